@@ -1,0 +1,101 @@
+/**
+ * The configuration after reading: frozen, every value present. agent.ts hands each part its slice; no part
+ * knows the file's language.
+ */
+
+export interface Config {
+  /** The file it came from, for messages. */
+  readonly file: string
+  readonly sampling: SamplingConfig
+  readonly polling: PollingConfig
+  readonly agent: AgentAddressConfig
+  /** sFlow sub-agent id, 0 to 199,999. */
+  readonly subAgentId: number
+  /** Host UUID (32 lower-case hex digits with dashes) if the file sets one. */
+  readonly uuid: string | undefined
+  /** Octets of a packet to export at most, 0 to 256. */
+  readonly headerBytes: number
+  /** UDP payload bytes of a datagram at most, 200 to 8192. */
+  readonly datagramBytes: number
+  /** Longest time a sample waits in the open datagram, milliseconds, 1 to 1000. */
+  readonly flushMs: number
+  readonly collectors: readonly CollectorConfig[]
+  /** Present when the block is. */
+  readonly psample: PsampleConfig | undefined
+  readonly tc: TcConfig | undefined
+  /** In the order of declaration; the last one that matches an interface wins. pcap and epcap blocks alike. */
+  readonly pcap: readonly PcapConfig[]
+}
+
+export interface SamplingConfig {
+  /** `sampling = N`: used when the speed is not known. 0 turns sampling off. */
+  readonly rate: number
+  /** `sampling.10G = N`: key is the text after the dot, as written. */
+  readonly bySpeed: ReadonlyMap<string, number>
+  /** `sampling.bps_ratio`; undefined when not set, 0 turns speed scaling off. */
+  readonly bpsRatio: number | undefined
+  /** `sampling.app.NAME = N`: key is NAME. */
+  readonly byApplication: ReadonlyMap<string, number>
+}
+
+export interface PollingConfig {
+  /** Seconds between counter samples of a data source; 0 sends none. */
+  readonly seconds: number
+  readonly byApplication: ReadonlyMap<string, number>
+}
+
+export interface AgentAddressConfig {
+  /** `agentIP`: numeric address; need not be a local one. */
+  readonly address: string | undefined
+  /** `agent`: prefer the addresses of this device (name, else alias). */
+  readonly device: string | undefined
+  /** `agent.cidr`, in the order of declaration. */
+  readonly cidrs: readonly CidrRule[]
+}
+
+export interface CidrRule {
+  /** Numeric address, masked. */
+  readonly address: string
+  readonly bits: number
+  readonly exclude: boolean
+}
+
+export interface CollectorConfig {
+  /** Name or numeric address, as written. */
+  readonly host: string
+  readonly port: number
+  /** Our own key: a name for messages and status; else `host:port`. */
+  readonly name: string
+  /** Interface or VRF to send through. */
+  readonly device: string | undefined
+  /** Network namespace (name under /var/run/netns, or a path). */
+  readonly namespace: string | undefined
+}
+
+export interface PsampleConfig {
+  /** PSAMPLE group of ingress samples; egress samples come on `group + 1`. */
+  readonly group: number
+  readonly ingress: boolean
+  readonly egress: boolean
+}
+
+export interface TcConfig {
+  /** Interfaces to put samplers on. */
+  readonly switchport: RegExp
+  /** True when the file names `switchport` itself: then any kind of interface may match. */
+  readonly switchportGiven: boolean
+  /** `sw = on`: the software path samples too; off asks for hardware offload (skip_sw). */
+  readonly sw: boolean
+}
+
+export interface PcapConfig {
+  /** Exactly this device; it is sampled whatever kind it is. */
+  readonly device: string | undefined
+  readonly devicePattern: RegExp | undefined
+  /** Speed range in bit/s, inclusive; `max` is Infinity for an open range. */
+  readonly speed: { readonly min: number; readonly max: number } | undefined
+  /** 1 in N; undefined takes the rate by speed. */
+  readonly sampling: number | undefined
+  readonly promisc: boolean
+  readonly vport: boolean | undefined
+}

@@ -1,0 +1,67 @@
+#!/bin/sh
+# Installs and builds what a step needs, and nothing it already has:
+#
+#   setup.sh modules | native | check | demo | test | vm
+#
+# Packages come from npm and from Debian; what is downloaded or built for the VM tests is kept in
+# ${XDG_CACHE_HOME:-~/.cache}/weir, so that the second time is quick.
+set -eu
+cd "$(dirname "$0")/.."
+step=${1:-native}
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+# debian PACKAGE...: installs those that are missing.
+debian() {
+  missing=
+  for package in "$@"; do
+    dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing="$missing $package"
+  done
+  [ -n "$missing" ] || return 0
+  if [ "$(id -u)" != 0 ]; then
+    say "these Debian packages are needed, and only root can install them:$missing"
+    exit 1
+  fi
+  say "installing from Debian:$missing"
+  log=$(mktemp)
+  if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing; } \
+    >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    say "installation failed; the whole output is in $log"
+    exit 1
+  fi
+  rm -f "$log"
+}
+
+modules() {
+  if ! cmp -s package-lock.json node_modules/.weir-lock; then
+    say "installing npm packages (Node.js 24 is one of them)"
+    npm ci --no-audit --no-fund --loglevel=error >&2
+    cp package-lock.json node_modules/.weir-lock
+  fi
+}
+
+native() {
+  modules
+  node_modules/.bin/node native/build.ts
+}
+
+case $step in
+  modules | check) modules ;;
+  native) native ;;
+  demo)
+    debian iproute2 iputils-ping
+    native
+    ;;
+  test)
+    debian iproute2 iputils-ping ethtool tcpdump tshark pmacct nfdump-sflow
+    native
+    ;;
+  vm)
+    native
+    ;;
+  *)
+    say "unknown step '$step'"
+    exit 2
+    ;;
+esac
