@@ -1,0 +1,239 @@
+import { lookup } from 'node:dns/promises'
+import { isIP } from 'node:net'
+import type { CollectorConfig } from '../config/config.ts'
+import type { Ledger, Loss } from '../health/ledger.ts'
+import { type Logger, RateLimitedLog } from '../health/log.ts'
+
+/**
+ * One socket per collector, each with its own name resolution, errors and counts: whatever happens to one, the
+ * others get every datagram.
+ */
+
+/** What Collectors needs of a socket; kernel/udp-sender.ts is one. */
+export interface DatagramSocket {
+  /**
+   * Sends `count` datagrams and returns how many the kernel took; the socket itself counts the reasons of the
+   * rest. It never throws and never waits.
+   */
+  send(memory: ArrayBuffer, spans: Int32Array, count: number): number
+  /** Datagrams not taken, by errno name. */
+  readonly errors: ReadonlyMap<string, number>
+  close(): void
+}
+
+export interface SocketTarget {
+  /** Numeric address. */
+  readonly address: string
+  readonly port: number
+  readonly device: string | undefined
+  readonly namespace: string | undefined
+}
+
+export interface CollectorsOptions {
+  readonly collectors: readonly CollectorConfig[]
+  readonly ledger: Ledger
+  readonly log: Logger
+  /** Opens a connected socket; throws with a message that names what failed. */
+  readonly open: (target: SocketTarget) => DatagramSocket
+  /** All addresses of a name. */
+  readonly resolve?: (host: string) => Promise<string[]>
+}
+
+/** Counts and state of one collector, for the status. */
+export interface CollectorStatus {
+  readonly name: string
+  /** Numeric address in use, undefined until the name is resolved. */
+  readonly address: string | undefined
+  readonly port: number
+  /** Datagrams offered to this collector = sent + lost. */
+  readonly offered: number
+  readonly sent: number
+  readonly bytes: number
+  readonly lost: number
+  /** Why datagrams are lost now, if they are. */
+  readonly problem: string | undefined
+}
+
+/** A name is looked up again after this time, because addresses move. */
+const RESOLVE_AGAIN_MS = 300_000
+/** First and longest wait after a failed look-up or a socket that could not be opened. */
+const RETRY_MS = 2_000
+const RETRY_MOST_MS = 60_000
+
+export class Collectors {
+  readonly #collectors: Collector[]
+
+  constructor(options: CollectorsOptions) {
+    const resolve = oneAtATime(options.resolve ?? resolveName)
+    this.#collectors = options.collectors.map(config => new Collector(config, options, resolve))
+  }
+
+  /** Opens the sockets of numeric collectors at once; names follow when they are resolved. */
+  start(): void {
+    for (const collector of this.#collectors) collector.start()
+  }
+
+  /** Sends the same datagrams to each collector. The memory is borrowed until the call returns. */
+  readonly send = (memory: ArrayBuffer, spans: Int32Array, count: number): void => {
+    for (const collector of this.#collectors) collector.send(memory, spans, count)
+  }
+
+  status(): CollectorStatus[] {
+    return this.#collectors.map(collector => collector.status())
+  }
+
+  stop(): void {
+    for (const collector of this.#collectors) collector.stop()
+  }
+}
+
+class Collector {
+  readonly #config: CollectorConfig
+  readonly #open: (target: SocketTarget) => DatagramSocket
+  readonly #resolve: (host: string) => Promise<string[]>
+  readonly #log: Logger
+  readonly #limited = new RateLimitedLog()
+  readonly #notReady: Loss
+  readonly #notTaken: Loss
+  #socket: DatagramSocket | undefined
+  #address: string | undefined
+  #timer: NodeJS.Timeout | undefined
+  #retryMs = RETRY_MS
+  #stopped = false
+  #offered = 0
+  #sent = 0
+  #bytes = 0
+  #problem: string | undefined
+
+  constructor(
+    config: CollectorConfig,
+    options: CollectorsOptions,
+    resolve: (host: string) => Promise<string[]>,
+  ) {
+    this.#config = config
+    this.#open = options.open
+    this.#resolve = resolve
+    this.#log = options.log.child({ part: 'collector', collector: config.name })
+    this.#notReady = options.ledger.loss(
+      `collector ${config.name}`,
+      'not-ready',
+      'no socket yet: the name is not resolved, or the device or namespace is missing',
+    )
+    this.#notTaken = options.ledger.loss(
+      `collector ${config.name}`,
+      'not-sent',
+      'the kernel refused the datagram (no route, full buffer, port unreachable); see the errors of the collector',
+    )
+  }
+
+  start(): void {
+    if (isIP(this.#config.host) !== 0) this.#connect(this.#config.host)
+    else void this.#resolveAndConnect()
+  }
+
+  send(memory: ArrayBuffer, spans: Int32Array, count: number): void {
+    this.#offered += count
+    const socket = this.#socket
+    if (socket === undefined) {
+      this.#notReady.count += count
+      return
+    }
+    const sent = socket.send(memory, spans, count)
+    this.#sent += sent
+    for (let i = 0; i < sent; i++) this.#bytes += spans[i * 2 + 1]!
+    if (sent < count) this.#refused(socket, count - sent)
+  }
+
+  status(): CollectorStatus {
+    return {
+      name: this.#config.name,
+      address: this.#address,
+      port: this.#config.port,
+      offered: this.#offered,
+      sent: this.#sent,
+      bytes: this.#bytes,
+      lost: this.#notReady.count + this.#notTaken.count,
+      problem: this.#problem,
+    }
+  }
+
+  stop(): void {
+    this.#stopped = true
+    clearTimeout(this.#timer)
+    this.#socket?.close()
+    this.#socket = undefined
+  }
+
+  #refused(socket: DatagramSocket, count: number): void {
+    this.#notTaken.count += count
+    this.#limited.line('refused', held => {
+      const errors = Object.fromEntries(socket.errors)
+      this.#log.warn({ errors, held }, `datagrams to ${this.#address} port ${this.#config.port} are not sent`)
+    })
+  }
+
+  #connect(address: string): void {
+    const { port, device, namespace } = this.#config
+    try {
+      const socket = this.#open({ address, port, device, namespace })
+      this.#socket?.close()
+      this.#socket = socket
+      this.#address = address
+      this.#retryMs = RETRY_MS
+      this.#problem = undefined
+    } catch (error) {
+      this.#failed((error as Error).message, () => this.#connect(address))
+    }
+  }
+
+  async #resolveAndConnect(): Promise<void> {
+    const { host } = this.#config
+    try {
+      const addresses = await this.#resolve(host)
+      if (this.#stopped) return
+      const first = addresses[0]
+      if (first === undefined) throw new Error('the name has no address')
+      // An address that is still among the answers is kept, whatever their order now.
+      if (this.#address === undefined || !addresses.includes(this.#address)) {
+        this.#log.info({ address: first }, `${host} is ${first}`)
+        this.#connect(first)
+      }
+      if (this.#socket !== undefined) this.#again(RESOLVE_AGAIN_MS, () => void this.#resolveAndConnect())
+    } catch (error) {
+      if (this.#stopped) return
+      const reason = `cannot resolve '${host}': ${(error as Error).message}`
+      this.#failed(reason, () => void this.#resolveAndConnect())
+    }
+  }
+
+  #failed(reason: string, retry: () => void): void {
+    this.#problem = reason
+    this.#limited.line(reason, held => this.#log.warn({ held }, reason))
+    this.#again(this.#retryMs, retry)
+    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MOST_MS)
+  }
+
+  #again(afterMs: number, action: () => void): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(action, afterMs)
+    this.#timer.unref()
+  }
+}
+
+async function resolveName(host: string): Promise<string[]> {
+  const answers = await lookup(host, { all: true, order: 'verbatim' })
+  return answers.map(answer => answer.address)
+}
+
+/** The system's resolver occupies a thread while it waits; one at a time leaves the others for the counters. */
+function oneAtATime(resolve: (host: string) => Promise<string[]>): (host: string) => Promise<string[]> {
+  let last: Promise<unknown> = Promise.resolve()
+  return host => {
+    const next = last.then(
+      () => resolve(host),
+      () => resolve(host),
+    )
+    last = next
+    return next
+  }
+}

@@ -1,0 +1,193 @@
+import type { DatagramMemory } from '../wire/sflow/flow-sample-writer.ts'
+
+/**
+ * Fills datagrams and closes them when they are full or old. Samples of any kind are written in place: ask
+ * reserve() where, write there, tell commit() where the sample ended. Closed datagrams wait in the same memory
+ * until send() hands all of them to the sink in one call.
+ */
+
+export interface DatagramOptions {
+  /** IPv4 or IPv6 address, 4 or 16 bytes in network order. */
+  agentAddress: Uint8Array
+  subAgentId: number
+  /** UDP payload bytes at most. */
+  maxBytes: number
+  /** Longest time a sample may wait in the open datagram, milliseconds. */
+  flushMs: number
+}
+
+/**
+ * Takes `count` closed datagrams: their bytes are in `memory` at the offsets and lengths that alternate in
+ * `spans`. All of it is borrowed until the call returns.
+ */
+export type DatagramSink = (memory: ArrayBuffer, spans: Int32Array, count: number) => void
+
+/** Datagrams that may wait to be sent; a full house is sent at once. */
+const SLOTS = 64
+const VERSION = 5
+
+export class Datagrams implements DatagramMemory {
+  readonly view: DataView
+  readonly words: Int32Array
+  /** Datagrams closed since the start. */
+  closed = 0
+  /** Samples committed since the start. */
+  samples = 0
+
+  readonly #memory: ArrayBuffer
+  readonly #spans = new Int32Array(SLOTS * 2)
+  readonly #slotBytes: number
+  readonly #flushMs: number
+  readonly #sink: DatagramSink
+  readonly #uptimeMs: () => number
+  #headerBytes = 0
+  /** Bytes for samples in an empty datagram. */
+  #room = 0
+  #maxBytes: number
+  #agentAddress: Uint8Array
+  #subAgentId: number
+  #waiting = 0
+  #start = 0
+  #position = 0
+  #openSamples = 0
+  #sequence = 0
+  #timer: NodeJS.Timeout | undefined
+  #openAtLastTick = false
+
+  /** `uptimeMs` tells the milliseconds since the agent started, on the monotonic clock. */
+  constructor(options: DatagramOptions, sink: DatagramSink, uptimeMs: () => number) {
+    this.#maxBytes = options.maxBytes & ~3
+    this.#slotBytes = this.#maxBytes
+    this.#flushMs = options.flushMs
+    this.#sink = sink
+    this.#uptimeMs = uptimeMs
+    this.#agentAddress = options.agentAddress
+    this.#subAgentId = options.subAgentId
+    this.#memory = new ArrayBuffer(SLOTS * this.#slotBytes)
+    this.view = new DataView(this.#memory)
+    this.words = new Int32Array(this.#memory)
+    this.#layOut()
+  }
+
+  /** The most bytes that one sample can have. */
+  get room(): number {
+    return this.#room
+  }
+
+  /** Sends what is open, then goes on under another agent address; the sequence starts again (sFlow v5 §5). */
+  changeAgentAddress(address: Uint8Array): void {
+    this.flush()
+    this.#agentAddress = address
+    this.#sequence = 0
+    this.#layOut()
+  }
+
+  /**
+   * The byte offset at which a sample of `bytes` bytes may be written, or -1 if it would not fit into an empty
+   * datagram. A datagram without room for it is closed first, so the size limit is never exceeded.
+   */
+  reserve(bytes: number): number {
+    if (this.#position + bytes > this.#start + this.#maxBytes) {
+      if (bytes > this.#room) return -1
+      this.#close()
+    }
+    return this.#position
+  }
+
+  /** The sample at the reserved offset ends at byte `end`. */
+  commit(end: number): void {
+    this.#position = end
+    this.#openSamples++
+    this.samples++
+    if (this.#timer === undefined) this.#arm()
+  }
+
+  /** Hands the closed datagrams to the sink. Sources call it once after each batch. */
+  send(): void {
+    if (this.#waiting === 0) return
+    const count = this.#waiting
+    this.#waiting = 0
+    this.#sink(this.#memory, this.#spans, count)
+    this.#moveOpenToFront(count)
+  }
+
+  /** Closes the open datagram if it has samples, and sends everything. */
+  flush(): void {
+    if (this.#openSamples > 0) this.#close()
+    this.send()
+  }
+
+  /** Flushes and stops the timer. */
+  stop(): void {
+    this.flush()
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+  }
+
+  /**
+   * A timer of half the flush time runs while samples wait. A datagram found open at two ticks in a row is sent:
+   * its first sample is then older than one period and younger than two, and no clock is read per sample.
+   */
+  #arm(): void {
+    this.#openAtLastTick = false
+    this.#timer = setTimeout(this.#tick, this.#flushMs / 2)
+  }
+
+  readonly #tick = (): void => {
+    if (this.#openSamples === 0) {
+      this.#timer = undefined
+      return
+    }
+    if (this.#openAtLastTick) {
+      this.flush()
+      this.#timer = undefined
+      return
+    }
+    this.#openAtLastTick = true
+    this.#timer!.refresh()
+  }
+
+  #layOut(): void {
+    this.#headerBytes = this.#agentAddress.length === 16 ? 40 : 28
+    this.#room = this.#maxBytes - this.#headerBytes
+    this.#position = this.#start + this.#headerBytes
+  }
+
+  #close(): void {
+    const { view } = this
+    const start = this.#start
+    const address = this.#agentAddress
+    view.setUint32(start, VERSION)
+    view.setUint32(start + 4, address.length === 16 ? 2 : 1)
+    for (let i = 0; i < address.length; i++) view.setUint8(start + 8 + i, address[i]!)
+    const at = start + 8 + address.length
+    this.#sequence = (this.#sequence + 1) >>> 0
+    view.setUint32(at, this.#subAgentId)
+    view.setUint32(at + 4, this.#sequence)
+    view.setUint32(at + 8, this.#uptimeMs() >>> 0)
+    view.setUint32(at + 12, this.#openSamples)
+
+    const slot = this.#waiting
+    this.#spans[slot * 2] = start
+    this.#spans[slot * 2 + 1] = this.#position - start
+    this.#waiting = slot + 1
+    this.closed++
+    this.#openSamples = 0
+    this.#openAtLastTick = false
+    if (this.#waiting === SLOTS) {
+      this.#waiting = 0
+      this.#sink(this.#memory, this.#spans, SLOTS)
+    }
+    this.#start = this.#waiting * this.#slotBytes
+    this.#position = this.#start + this.#headerBytes
+  }
+
+  /** The slots before the open datagram are free again: it becomes the first. */
+  #moveOpenToFront(slots: number): void {
+    const from = slots * this.#slotBytes
+    const length = this.#position - this.#start
+    this.words.copyWithin(0, from >> 2, (from + length) >> 2)
+    this.#start = 0
+    this.#position = length
+  }
+}
