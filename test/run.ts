@@ -1,0 +1,50 @@
+/**
+ * Runs the tests: `node test/run.ts [unit|vm|all]`. Unit, property, golden and network namespace tests run here;
+ * the kernel tests run in virtual machines with Debian's kernels.
+ */
+import { spawn } from 'node:child_process'
+import { globSync } from 'node:fs'
+import { join } from 'node:path'
+
+const root = join(import.meta.dirname, '..')
+const what = process.argv[2] ?? 'all'
+
+/** Runs Node.js on `args` with its output shown; resolves with the exit status. */
+function run(args: string[]): Promise<number> {
+  return new Promise(resolve => {
+    const child = spawn(process.execPath, args, { cwd: root, stdio: 'inherit' })
+    child.on('exit', (code, signal) => {
+      if (signal !== null) console.error(`test: ended by ${signal}`)
+      resolve(code ?? 1)
+    })
+  })
+}
+
+const steps: { name: string; args: string[] }[] = []
+if (what === 'all' || what === 'unit') {
+  const files = globSync('test/**/*.test.ts', { cwd: root }).filter(file => !file.startsWith('test/vm/'))
+  const limits = ['--test-timeout=120000', '--test-concurrency=2']
+  steps.push({
+    name: `${files.length} files of unit, property, golden and namespace tests`,
+    args: ['--test', ...limits, ...files.sort()],
+  })
+}
+if (what === 'all' || what === 'vm') {
+  const files = globSync('test/vm/guest/*.test.ts', { cwd: root })
+  steps.push({ name: 'kernel tests in virtual machines', args: ['test/vm/run.ts', ...files.sort()] })
+}
+if (steps.length === 0) {
+  console.error(`test: unknown set '${what}'; give unit, vm or all`)
+  process.exit(2)
+}
+
+let failed = false
+for (const step of steps) {
+  const started = Date.now()
+  console.log(`\n== ${step.name}`)
+  const status = await run(step.args)
+  const seconds = Math.round((Date.now() - started) / 1000)
+  console.log(`== ${step.name}: ${status === 0 ? 'passed' : 'FAILED'} in ${seconds} s`)
+  if (status !== 0) failed = true
+}
+process.exit(failed ? 1 : 0)
