@@ -144,7 +144,7 @@ export class Datagrams implements DatagramMemory {
       return
     }
     this.#openAtLastTick = true
-    this.#timer!.refresh()
+    this.#timer = setTimeout(this.#tick, this.#flushMs / 2)
   }
 
   #layOut(): void {
