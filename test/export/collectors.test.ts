@@ -1,0 +1,152 @@
+import assert from 'node:assert/strict'
+import { describe, mock, test } from 'node:test'
+import { setImmediate } from 'node:timers/promises'
+import type { CollectorConfig } from '../../agent/config/config.ts'
+import { Collectors, type DatagramSocket, type SocketTarget } from '../../agent/export/collectors.ts'
+import { Ledger } from '../../agent/health/ledger.ts'
+import { createLogger } from '../../agent/health/log.ts'
+
+const config = (host: string): CollectorConfig => ({
+  host,
+  port: 6343,
+  name: host,
+  device: undefined,
+  namespace: undefined,
+})
+
+/** Sockets that take all datagrams, none, or cannot be opened, by address. */
+function network(refusing: string[] = [], missing: string[] = []) {
+  const opened: string[] = []
+  const closed: string[] = []
+  const taken = new Map<string, number>()
+  const open = ({ address }: SocketTarget): DatagramSocket => {
+    if (missing.includes(address)) throw new Error(`socket to ${address}: ENODEV (no such device)`)
+    opened.push(address)
+    return {
+      errors: new Map([['ENETUNREACH', 1]]),
+      send: (_memory, _spans, count) => {
+        if (refusing.includes(address)) return 0
+        taken.set(address, (taken.get(address) ?? 0) + count)
+        return count
+      },
+      close: () => closed.push(address),
+    }
+  }
+  return { open, opened, closed, taken }
+}
+
+function collectors(
+  hosts: string[],
+  net: ReturnType<typeof network>,
+  resolve?: (host: string) => Promise<string[]>,
+) {
+  const lines: { level: number; msg: string }[] = []
+  const ledger = new Ledger()
+  const log = createLogger('info', { write: line => lines.push(JSON.parse(line)) })
+  const under = new Collectors({
+    collectors: hosts.map(config),
+    ledger,
+    log,
+    open: net.open,
+    resolve: resolve ?? (async () => []),
+  })
+  return { under, ledger, lines }
+}
+
+const memory = new ArrayBuffer(4000)
+const spans = Int32Array.of(0, 1000, 2000, 500)
+
+describe('collectors', () => {
+  test('each gets every datagram; one that refuses affects no other and is counted', () => {
+    const net = network(['192.0.2.2'])
+    const { under, ledger, lines } = collectors(['192.0.2.1', '192.0.2.2', '192.0.2.3'], net)
+    under.start()
+    under.send(memory, spans, 2)
+    under.send(memory, spans, 2)
+    assert.deepEqual(
+      [...net.taken],
+      [
+        ['192.0.2.1', 4],
+        ['192.0.2.3', 4],
+      ],
+    )
+    for (const status of under.status()) assert.equal(status.offered, status.sent + status.lost)
+    assert.equal(ledger.total('collector 192.0.2.2'), 4)
+    assert.equal(lines.length, 1, 'one line, not one for each refusal')
+    assert.match(lines[0]!.msg, /datagrams to 192\.0\.2\.2 port 6343 are not sent/)
+    under.stop()
+    assert.deepEqual(net.closed, ['192.0.2.1', '192.0.2.2', '192.0.2.3'])
+  })
+
+  test('a name that does not resolve is told and tried again; the others run meanwhile', async () => {
+    mock.timers.enable({ apis: ['setTimeout'] })
+    try {
+      const net = network()
+      let answers: string[] = []
+      const { under, ledger, lines } = collectors(
+        ['192.0.2.1', 'collector.example'],
+        net,
+        async () => answers,
+      )
+      under.start()
+      await setImmediate()
+      under.send(memory, spans, 2)
+      assert.match(lines[0]!.msg, /cannot resolve 'collector\.example': the name has no address/)
+      assert.equal(ledger.total('collector collector.example'), 2)
+      assert.match(under.status()[1]!.problem!, /cannot resolve/)
+      answers = ['192.0.2.9', '192.0.2.8']
+      mock.timers.tick(2000)
+      await setImmediate()
+      under.send(memory, spans, 2)
+      assert.deepEqual(net.opened, ['192.0.2.1', '192.0.2.9'])
+      assert.equal(under.status()[1]!.sent, 2)
+      assert.equal(under.status()[1]!.problem, undefined)
+      under.stop()
+    } finally {
+      mock.timers.reset()
+    }
+  })
+
+  test('a name is looked up again; its socket is replaced only when the address is gone', async () => {
+    mock.timers.enable({ apis: ['setTimeout'] })
+    try {
+      const net = network()
+      let answers = ['192.0.2.9', '192.0.2.8']
+      const { under } = collectors(['collector.example'], net, async () => answers)
+      under.start()
+      await setImmediate()
+      answers = ['192.0.2.8', '192.0.2.9']
+      mock.timers.tick(300_000)
+      await setImmediate()
+      assert.deepEqual(net.opened, ['192.0.2.9'])
+      answers = ['192.0.2.8']
+      mock.timers.tick(300_000)
+      await setImmediate()
+      assert.deepEqual(net.opened, ['192.0.2.9', '192.0.2.8'])
+      assert.deepEqual(net.closed, ['192.0.2.9'])
+      under.stop()
+    } finally {
+      mock.timers.reset()
+    }
+  })
+
+  test('a device that is missing is tried again', () => {
+    mock.timers.enable({ apis: ['setTimeout'] })
+    try {
+      const missing = ['192.0.2.1']
+      const net = network([], missing)
+      const { under, ledger } = collectors(['192.0.2.1'], net)
+      under.start()
+      under.send(memory, spans, 2)
+      assert.equal(ledger.total('collector 192.0.2.1'), 2)
+      assert.match(under.status()[0]!.problem!, /ENODEV/)
+      missing.length = 0
+      mock.timers.tick(2000)
+      under.send(memory, spans, 2)
+      assert.equal(under.status()[0]!.sent, 2)
+      under.stop()
+    } finally {
+      mock.timers.reset()
+    }
+  })
+})
