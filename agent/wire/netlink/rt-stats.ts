@@ -1,0 +1,146 @@
+/**
+ * Interface statistics by RTM_GETSTATS (Linux 4.7; include/uapi/linux/if_link.h): cheaper than a link with
+ * everything else in it, and the only source of the LACP counters.
+ *
+ *     if_stats_msg  family u8 · pad u8 · pad u16 · ifindex u32 · filter_mask u32
+ */
+import { type Attribute, type Attributes, NetlinkFormatError } from './attributes.ts'
+import { FLAG, MESSAGE_HEADER, type Message, MessageBuilder } from './message.ts'
+import { attributesAfter, RTM } from './rt.ts'
+
+const STATS_HEADER = 12
+const STATS = { link64: 1, linkXstats: 2, linkXstatsSlave: 3, offloadXstats: 4 } as const
+const OFFLOAD_CPU_HIT = 1
+/** LINK_XSTATS_TYPE_BOND, and the one kind of statistics in it. */
+const XSTATS_BOND = 2
+const BOND_3AD = 1
+
+/** struct rtnl_link_stats64, in the kernel's order. All since the interface was made; 64 bits. */
+const LINK_STATS64 = [
+  'rxPackets',
+  'txPackets',
+  'rxBytes',
+  'txBytes',
+  'rxErrors',
+  'txErrors',
+  'rxDropped',
+  'txDropped',
+  /** Multicast packets received. */
+  'multicast',
+  'collisions',
+  'rxLengthErrors',
+  'rxOverErrors',
+  'rxCrcErrors',
+  'rxFrameErrors',
+  'rxFifoErrors',
+  'rxMissedErrors',
+  'txAbortedErrors',
+  'txCarrierErrors',
+  'txFifoErrors',
+  'txHeartbeatErrors',
+  'txWindowErrors',
+  'rxCompressed',
+  'txCompressed',
+  /** Since 4.6. */
+  'rxNoHandler',
+  /** Since 5.19. */
+  'rxOtherHostDropped',
+] as const
+
+/** The first 23 counters are in every kernel. */
+const LINK_STATS64_LEAST = 23
+
+type RequiredCounter = Exclude<(typeof LINK_STATS64)[number], 'rxNoHandler' | 'rxOtherHostDropped'>
+
+/** The kernel's counters of one interface; those that it does not know are undefined. */
+export type LinkStats64 = { readonly [K in RequiredCounter]: bigint } & {
+  readonly rxNoHandler: bigint | undefined
+  readonly rxOtherHostDropped: bigint | undefined
+}
+
+/** LACP counters of a bond or of one of its ports (BOND_3AD_STAT_, Linux 5.1), by their attribute number. */
+const LACP_STATS = [
+  'lacpduRx',
+  'lacpduTx',
+  'lacpduUnknownRx',
+  'lacpduIllegalRx',
+  'markerRx',
+  'markerTx',
+  'markerResponseRx',
+  'markerResponseTx',
+  'markerUnknownRx',
+] as const
+
+export type LacpStats = { readonly [K in (typeof LACP_STATS)[number]]: bigint | undefined }
+
+export interface InterfaceStats {
+  readonly ifIndex: number
+  readonly link64: LinkStats64 | undefined
+  /** Of link64, what the CPU saw of a switch port: the rest was forwarded by the hardware. */
+  readonly cpu64: LinkStats64 | undefined
+  /** LACP counters of the bond, when the interface is one. */
+  readonly bond: LacpStats | undefined
+  /** LACP counters of the port, when the interface is member of a bond. */
+  readonly bondPort: LacpStats | undefined
+}
+
+/** Which statistics to ask for. */
+export type StatsWanted = readonly (keyof typeof STATS)[]
+
+/** Request for the statistics of one interface; the reply is an RTM_NEWSTATS. */
+export function getStats(ifIndex: number, wanted: StatsWanted): Uint8Array<ArrayBuffer> {
+  return statsRequest(0, ifIndex, wanted)
+}
+
+/** The same of every interface of the namespace, as a dump. */
+export function dumpStats(wanted: StatsWanted): Uint8Array<ArrayBuffer> {
+  return statsRequest(FLAG.dump, 0, wanted)
+}
+
+function statsRequest(flags: number, ifIndex: number, wanted: StatsWanted): Uint8Array<ArrayBuffer> {
+  const header = new DataView(new ArrayBuffer(STATS_HEADER))
+  header.setUint32(4, ifIndex, true)
+  let mask = 0
+  for (const name of wanted) mask |= 1 << (STATS[name] - 1)
+  header.setUint32(8, mask, true)
+  return new MessageBuilder(RTM.getStats, flags, new Uint8Array(header.buffer)).build()
+}
+
+/** Reads an RTM_NEWSTATS. */
+export function readStats(message: Message): InterfaceStats {
+  const attributes = attributesAfter(message, STATS_HEADER)
+  return {
+    ifIndex: message.view.getUint32(MESSAGE_HEADER + 4, true),
+    link64: linkStats64(attributes, STATS.link64),
+    cpu64: cpuStats(attributes.nest(STATS.offloadXstats)),
+    bond: lacpStats(attributes.nest(STATS.linkXstats)),
+    bondPort: lacpStats(attributes.nest(STATS.linkXstatsSlave)),
+  }
+}
+
+function cpuStats(offload: Attributes | undefined): LinkStats64 | undefined {
+  return offload === undefined ? undefined : linkStats64(offload, OFFLOAD_CPU_HIT)
+}
+
+/** The struct rtnl_link_stats64 in attribute `type`; its length tells how many counters the kernel has. */
+export function linkStats64(attributes: Attributes, type: number): LinkStats64 | undefined {
+  const attribute: Attribute | undefined = attributes.all(type)[0]
+  if (attribute === undefined) return undefined
+  const present = (attribute.end - attribute.start) >> 3
+  if (present < LINK_STATS64_LEAST) {
+    const length = attribute.end - attribute.start
+    throw new NetlinkFormatError('wrong-size', attribute.start - 4, `${length} bytes of link statistics`)
+  }
+  const stats: Record<string, bigint | undefined> = {}
+  LINK_STATS64.forEach((name, index) => {
+    stats[name] =
+      index < present ? attributes.view.getBigUint64(attribute.start + 8 * index, true) : undefined
+  })
+  return stats as LinkStats64
+}
+
+function lacpStats(xstats: Attributes | undefined): LacpStats | undefined {
+  const counters = xstats?.nest(XSTATS_BOND)?.nest(BOND_3AD)
+  if (counters === undefined) return undefined
+  return Object.fromEntries(LACP_STATS.map((name, type) => [name, counters.u64(type)])) as LacpStats
+}
