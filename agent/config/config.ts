@@ -6,6 +6,11 @@
 export interface Config {
   /** The file it came from, for messages. */
   readonly file: string
+  /**
+   * The line of each thing the file sets, by its name in full: `sampling.10G`, `psample.group`, `collector[0].ip`.
+   * What is not here has its default.
+   */
+  readonly lines: ReadonlyMap<string, number>
   readonly sampling: SamplingConfig
   readonly polling: PollingConfig
   readonly agent: AgentAddressConfig

@@ -1,0 +1,228 @@
+/** From a configuration file to a frozen Config, or to the reasons why not. */
+
+import { constants, existsSync } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
+import { isIPv6 } from 'node:net'
+import { text as textOf } from 'node:stream/consumers'
+import type { CollectorConfig, Config, PcapConfig } from './config.ts'
+import { type Parsed, parse } from './parse.ts'
+import { byPlace, type Problem } from './problem.ts'
+import { speedName } from './sampling-rate.ts'
+import type { Values } from './settings.ts'
+
+export interface Loaded {
+  /** Undefined when a problem is an error. */
+  readonly config: Config | undefined
+  /** All problems, errors and warnings, in the order of the file. */
+  readonly problems: readonly Problem[]
+}
+
+/** A file that could not be read at all; the message says which and why. */
+export class ConfigFileError extends Error {
+  override readonly name = 'ConfigFileError'
+}
+
+/** Where the configuration is when no file is named: the first that exists. */
+export const DEFAULT_FILES = ['/etc/weir.conf', '/etc/hsflowd.conf'] as const
+
+/** Larger files are refused: no configuration is, and the agent should not die of reading a wrong file. */
+const MAX_FILE_BYTES = 1 << 20
+
+/** Reads a configuration from text. `file` is its name for messages. Never throws. */
+export function loadConfig(text: string, file: string): Loaded {
+  const parsed = parse(text)
+  const problems = [...parsed.problems]
+  checkRules(parsed, problems)
+  problems.sort(byPlace)
+  const refused = problems.some(({ severity }) => severity === 'error')
+  return { config: refused ? undefined : freeze(toConfig(parsed, file)), problems }
+}
+
+/**
+ * Reads a configuration from a file, `-` for standard input; undefined takes the first of DEFAULT_FILES that
+ * exists. Throws ConfigFileError when there is no text to be had.
+ */
+export async function loadConfigFile(file?: string): Promise<Loaded & { file: string; text: string }> {
+  const path = file ?? DEFAULT_FILES.find(name => existsSync(name))
+  if (path === undefined) {
+    throw new ConfigFileError(
+      `no configuration: neither ${DEFAULT_FILES.join(' nor ')} exists; name a file with -f FILE`,
+    )
+  }
+  const text = path === '-' ? await textOf(process.stdin) : await readText(path)
+  const name = path === '-' ? '<stdin>' : path
+  return { ...loadConfig(text, name), file: name, text }
+}
+
+async function readText(path: string): Promise<string> {
+  let handle: FileHandle | undefined
+  try {
+    // Not to wait for a writer, should it be a pipe.
+    handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
+    const stat = await handle.stat()
+    if (stat.isDirectory()) throw new ConfigFileError(`${path} is a directory`)
+    if (stat.size > MAX_FILE_BYTES) {
+      throw new ConfigFileError(
+        `${path} has ${stat.size} bytes; a configuration has at most ${MAX_FILE_BYTES}`,
+      )
+    }
+    return await handle.readFile('utf8')
+  } catch (error) {
+    if (error instanceof ConfigFileError) throw error
+    const { code } = error as NodeJS.ErrnoException
+    const reason =
+      code === 'ENOENT'
+        ? 'it does not exist'
+        : code === 'EACCES'
+          ? 'permission denied'
+          : (error as Error).message
+    throw new ConfigFileError(`cannot read ${path}: ${reason}`)
+  } finally {
+    await handle?.close()
+  }
+}
+
+/** The rules that no single setting can break. */
+function checkRules({ values, places }: Parsed, problems: Problem[]): void {
+  const report = (severity: 'error' | 'warning', path: string, message: string, suggestion?: string) => {
+    const place = places.get(path)!
+    const { line, column, length } = place
+    problems.push({
+      severity,
+      line,
+      column,
+      length,
+      message,
+      ...(suggestion === undefined ? {} : { suggestion }),
+    })
+  }
+  const discovery = values['dns-sd'] !== undefined || values.DNSSD === true
+
+  values.collector.forEach((collector, i) => {
+    // An ip that was refused has its own error.
+    if (!places.has(`collector[${i}].ip`)) {
+      report('error', `collector[${i}]`, 'collector { } has no ip')
+    }
+    const same = values.collector.findIndex(
+      other =>
+        other.ip === collector.ip &&
+        other.udpport === collector.udpport &&
+        other.dev === collector.dev &&
+        other.namespace === collector.namespace,
+    )
+    if (collector.ip !== undefined && same < i) {
+      const line = places.get(`collector[${same}]`)?.line
+      report(
+        'warning',
+        `collector[${i}]`,
+        `the same collector as in line ${line}: it gets every datagram twice`,
+      )
+    }
+  })
+  if (values.collector.length === 0 && places.has('sFlow')) {
+    const sources = ['dns-sd', 'DNSSD', 'sonic', 'eapi'] as const
+    const source = sources.find(name => values[name] !== undefined && values[name] !== false)
+    if (source === undefined)
+      report('error', 'sFlow', 'no collector: at least one collector { ip = … } is needed')
+    else report('warning', source, 'no collector: nothing is sent')
+  }
+  for (const source of ['eapi', 'sonic'] as const) {
+    if (discovery && values[source] !== undefined) {
+      report('error', source, `${source} { } and DNS-SD cannot both give the settings`)
+    }
+  }
+  if (values.dent !== undefined && values.psample === undefined) {
+    report('warning', 'dent', 'samplers without psample { } have no effect')
+  }
+
+  for (const name of values['sampling.'].keys()) {
+    const path = `sampling.${name}`
+    const speed = speedOf(name)
+    if (speed === undefined) {
+      report(
+        'warning',
+        path,
+        `${path} has no effect: "${name}" is no speed, and hsflowd.auto is not written yet`,
+      )
+    } else if (speedName(speed) !== name) {
+      report(
+        'warning',
+        path,
+        `${path} matches no interface: this speed is named ${speedName(speed)}`,
+        `sampling.${speedName(speed)}`,
+      )
+    }
+  }
+}
+
+/** The speed that a name such as `10G` or `2.5g` stands for; undefined when it is something else. */
+function speedOf(name: string): number | undefined {
+  const [, number, letter] = /^(\d+(?:\.\d+)?)([kmgt]?)$/i.exec(name) ?? []
+  if (number === undefined) return undefined
+  return Math.floor(Number(number) * 10 ** (3 * ' kmgt'.indexOf(letter?.toLowerCase() || ' ')))
+}
+
+function toConfig({ values, places }: Parsed, file: string): Config {
+  const { psample, dent } = values
+  return {
+    file,
+    lines: new Map([...places].map(([name, { line }]) => [name, line])),
+    sampling: {
+      rate: values.sampling,
+      bySpeed: new Map([...values['sampling.']].filter(([name]) => speedOf(name) !== undefined)),
+      bpsRatio: values['sampling.bps_ratio'],
+      byApplication: values['sampling.app.'],
+    },
+    polling: { seconds: values.polling, byApplication: values['polling.app.'] },
+    agent: {
+      address: values.agentIP,
+      device: values.agent,
+      cidrs: values['agent.cidr'].filter(rule => rule !== undefined),
+    },
+    subAgentId: values.subAgentId,
+    uuid: values.uuid,
+    headerBytes: values.headerBytes,
+    datagramBytes: values.datagramBytes,
+    flushMs: values.flush,
+    collectors: values.collector.map(toCollector),
+    psample: psample && { group: psample.group, ingress: psample.ingress, egress: psample.egress },
+    tc: dent && {
+      switchport: dent.switchport,
+      switchportGiven: places.has('dent.switchport'),
+      sw: dent.sw,
+    },
+    pcap: values.pcap.map(toPcap),
+  }
+}
+
+function toCollector({ ip, udpport, name, dev, namespace }: Values['collector'][number]): CollectorConfig {
+  // checkRules has refused a collector without ip.
+  const host = ip!
+  return {
+    host,
+    port: udpport,
+    name: name ?? (isIPv6(host) ? `[${host}]:${udpport}` : `${host}:${udpport}`),
+    device: dev,
+    namespace,
+  }
+}
+
+function toPcap(rule: Values['pcap'][number]): PcapConfig {
+  return {
+    device: rule.dev,
+    devicePattern: rule['dev.pattern'],
+    speed: rule.speed,
+    sampling: rule.sampling,
+    promisc: rule.promisc,
+    vport: rule.vport,
+  }
+}
+
+/** Freezes plain objects and arrays all the way down. Maps and expressions are readonly by type only. */
+function freeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null && !(value instanceof Map) && !(value instanceof RegExp)) {
+    for (const inner of Object.values(value)) freeze(inner)
+    Object.freeze(value)
+  }
+  return value
+}

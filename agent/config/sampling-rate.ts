@@ -1,0 +1,101 @@
+/** Which sampling rate holds for an interface or an application, and which rule of the file said so. */
+
+import type { Config } from './config.ts'
+
+export interface EffectiveRate {
+  /** 1 in N; 0 samples nothing. */
+  readonly rate: number
+  /** The rule in words, for example `sampling.10G = 1000 (line 12)`. */
+  readonly rule: string
+}
+
+/** The parts of a Config that decide rates. */
+export type RateRules = Pick<Config, 'sampling' | 'polling' | 'lines'>
+
+/** Rates by speed never ask for more than one packet in this many, unless the file does. */
+const LEAST_RATE_BY_SPEED = 100
+const DEFAULT_BPS_RATIO = 1_000_000
+
+/**
+ * The rate of an interface. The first that applies: administratively down, 0; `sampling.<speed>` for its speed;
+ * `sampling.bps_ratio` for any speed; one packet in speed / 1,000,000, at least one in 100; `sampling` when the
+ * speed is not known. `speedBitsPerSecond` is 0 when unknown.
+ */
+export function effectiveRate(
+  config: RateRules,
+  port: { readonly speedBitsPerSecond: number; readonly adminUp: boolean },
+): EffectiveRate {
+  const { rate, bySpeed, bpsRatio } = config.sampling
+  const speed = port.speedBitsPerSecond
+  if (!port.adminUp) return { rate: 0, rule: 'the interface is administratively down' }
+  if (!(speed > 0)) return { rate, rule: `speed not known, ${rule(config, 'sampling', rate)}` }
+  const name = speedName(speed)
+  const exact = bySpeed.get(name)
+  if (exact !== undefined) return { rate: exact, rule: rule(config, `sampling.${name}`, exact) }
+  if (bpsRatio === 0) {
+    return { rate, rule: `${rule(config, 'sampling.bps_ratio', 0)}, ${rule(config, 'sampling', rate)}` }
+  }
+  if (bpsRatio !== undefined) {
+    return {
+      rate: Math.max(1, Math.floor(speed / bpsRatio)),
+      rule: `speed ${name} / ${rule(config, 'sampling.bps_ratio', bpsRatio)}`,
+    }
+  }
+  const bySize = Math.floor(speed / DEFAULT_BPS_RATIO)
+  return bySize >= LEAST_RATE_BY_SPEED
+    ? { rate: bySize, rule: `speed ${name} / 1,000,000` }
+    : { rate: LEAST_RATE_BY_SPEED, rule: `speed ${name}: at least ${LEAST_RATE_BY_SPEED}` }
+}
+
+/**
+ * The name of a speed in `sampling.<speed>`: bit/s with the last 12, 9, 6 or 3 digits replaced by T, G, M or K.
+ * What is cut off does not count: 2.5 Gb/s is `2G`.
+ */
+export function speedName(bitsPerSecond: number): string {
+  for (const [digits, letter] of [
+    [12, 'T'],
+    [9, 'G'],
+    [6, 'M'],
+    [3, 'K'],
+  ] as const) {
+    if (bitsPerSecond >= 10 ** digits) return `${Math.floor(bitsPerSecond / 10 ** digits)}${letter}`
+  }
+  return String(Math.floor(bitsPerSecond))
+}
+
+/**
+ * The sampling rate of an application: the longest `sampling.app.<name>` that is its name, or the start of it up
+ * to a dot; else `sampling`.
+ */
+export function applicationRate(config: RateRules, application: string): EffectiveRate {
+  return deepest(config, 'sampling', config.sampling.byApplication, config.sampling.rate, application)
+}
+
+/** The polling interval of an application in seconds, found in the same way. */
+export function applicationPolling(
+  config: RateRules,
+  application: string,
+): { seconds: number; rule: string } {
+  const { byApplication, seconds } = config.polling
+  const { rate, rule } = deepest(config, 'polling', byApplication, seconds, application)
+  return { seconds: rate, rule }
+}
+
+function deepest(
+  config: RateRules,
+  key: 'sampling' | 'polling',
+  named: ReadonlyMap<string, number>,
+  otherwise: number,
+  application: string,
+): EffectiveRate {
+  for (let name = application; name !== ''; name = name.slice(0, Math.max(0, name.lastIndexOf('.')))) {
+    const rate = named.get(name)
+    if (rate !== undefined) return { rate, rule: rule(config, `${key}.app.${name}`, rate) }
+  }
+  return { rate: otherwise, rule: rule(config, key, otherwise) }
+}
+
+function rule(config: RateRules, name: string, value: number): string {
+  const line = config.lines.get(name)
+  return `${name} = ${value} (${line === undefined ? 'default' : `line ${line}`})`
+}

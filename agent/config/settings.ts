@@ -1,0 +1,620 @@
+/**
+ * Every setting and block of the configuration file, each declared once. The parser, the values it gives, the
+ * default file and the reference page all come from this table. Names, ranges and defaults are hsflowd's unless
+ * marked `ours`.
+ */
+
+import * as kind from './kinds.ts'
+
+type Kind<T> = kind.Kind<T>
+
+interface Traits {
+  /** Other names of the same thing. */
+  readonly also?: readonly string[]
+  /** One or two sentences for the reference and the default file. */
+  readonly doc: string
+  /** weir's own: hsflowd does not know it. */
+  readonly ours?: true
+  /** Accepted but not acted on; says why or what is missing, to follow "has no effect: ". */
+  readonly inactive?: string
+  /** An old spelling; says what to write now. */
+  readonly deprecated?: string
+}
+
+/** One value that was given for a setting. */
+export interface Given {
+  /** For a family, the name after its prefix, as written; else empty. */
+  readonly suffix: string
+  readonly value: unknown
+}
+
+export interface Setting<V> extends Traits {
+  readonly form: 'setting'
+  readonly kind: Kind<unknown>
+  /** Its default as it would be written; undefined when there is none. */
+  readonly initial: string | undefined
+  /** True when giving it again adds to it, false when the last one wins. */
+  readonly many: boolean
+  /** For a family, what to call the part after the prefix; else undefined. */
+  readonly suffix: string | undefined
+  /** A value for the default file, where there is no default. */
+  readonly example?: string
+  /** The setting's value from all that was given, in the order of the file. */
+  collect(given: readonly Given[]): V
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: the table holds settings of every type
+export type Entries = Readonly<Record<string, Setting<any> | Block<any, boolean>>>
+
+export interface Block<E extends Entries, Many extends boolean> extends Traits {
+  readonly form: 'block'
+  /** True when each block adds one, false when they are all one. */
+  readonly many: Many
+  /** When a block that is not `many` is opened again: start from the defaults, or keep what was set before. */
+  readonly again: 'restart' | 'continue'
+  readonly entries: E
+}
+
+/** What a block's settings come to: its own type for each, `undefined` for a block that is not there. */
+export type ValuesOf<E extends Entries> = {
+  readonly [K in keyof E]: E[K] extends Setting<infer V>
+    ? V
+    : E[K] extends Block<infer Inner, infer Many>
+      ? Many extends true
+        ? readonly ValuesOf<Inner>[]
+        : ValuesOf<Inner> | undefined
+      : never
+}
+
+/** A setting with a default. */
+function setting<T>(
+  kind: Kind<T>,
+  initial: string,
+  doc: string,
+  traits: Omit<Traits, 'doc'> = {},
+): Setting<T> {
+  const reading = kind.read(initial)
+  if (!('value' in reading)) throw new Error(`default "${initial}" is not ${kind.expected}`)
+  const collect = (given: readonly Given[]) =>
+    given.length === 0 ? reading.value : (given.at(-1)!.value as T)
+  return { form: 'setting', kind, initial, many: false, suffix: undefined, doc, ...traits, collect }
+}
+
+/** A setting without a default. */
+function optional<T>(
+  kind: Kind<T>,
+  example: string,
+  doc: string,
+  traits: Omit<Traits, 'doc'> = {},
+): Setting<T | undefined> {
+  const collect = (given: readonly Given[]) => given.at(-1)?.value as T | undefined
+  return {
+    form: 'setting',
+    kind,
+    initial: undefined,
+    many: false,
+    suffix: undefined,
+    example,
+    doc,
+    ...traits,
+    collect,
+  }
+}
+
+/** A setting that may be given several times. */
+function several<T>(
+  kind: Kind<T>,
+  example: string,
+  doc: string,
+  traits: Omit<Traits, 'doc'> = {},
+): Setting<readonly T[]> {
+  const collect = (given: readonly Given[]) => given.map(({ value }) => value as T)
+  return {
+    form: 'setting',
+    kind,
+    initial: undefined,
+    many: true,
+    suffix: undefined,
+    example,
+    doc,
+    ...traits,
+    collect,
+  }
+}
+
+/** Settings that share the prefix they are declared under; what follows it is a name of the user's. */
+function family<T>(
+  kind: Kind<T>,
+  suffix: string,
+  example: string,
+  doc: string,
+  traits: Omit<Traits, 'doc'> = {},
+): Setting<ReadonlyMap<string, T>> {
+  const collect = (given: readonly Given[]) => new Map(given.map(({ suffix, value }) => [suffix, value as T]))
+  return { form: 'setting', kind, initial: undefined, many: false, suffix, example, doc, ...traits, collect }
+}
+
+function block<const E extends Entries>(
+  entries: E,
+  doc: string,
+  traits: Omit<Traits, 'doc'> & { readonly again?: 'restart' } = {},
+): Block<E, false> {
+  return { form: 'block', many: false, again: 'continue', entries, doc, ...traits }
+}
+
+/** A block of which there may be several. */
+function blocks<const E extends Entries>(
+  entries: E,
+  doc: string,
+  traits: Omit<Traits, 'doc'> = {},
+): Block<E, true> {
+  return { form: 'block', many: true, again: 'continue', entries, doc, ...traits }
+}
+
+const device = kind.word('an interface name')
+const path = kind.word('a path')
+const port = kind.int(0, 65535)
+const rate = kind.int(0, 10_000_000)
+const seconds = kind.int(0, 300)
+
+const NO_APPLICATIONS = 'applications are not sampled yet'
+const NO_CONTAINERS = 'containers and virtual machines are not reported yet'
+const NO_DROPS = 'dropped packets are not reported yet'
+const KERNEL_EVENTS = 'interfaces are followed by kernel events, at once'
+const vendor = (what: string) => `support for ${what} is not part of weir yet`
+
+/** Settings that several container blocks share. */
+const containers = {
+  refreshVMs: optional(
+    kind.int(60, 3600),
+    '60',
+    'Seconds between searches for new ones; else the top-level value.',
+  ),
+  forgetVMs: optional(
+    kind.int(60),
+    '180',
+    'Seconds after which one that is gone is forgotten; else the top-level value.',
+  ),
+  hostname: setting(kind.onOff(), 'off', "Report the container's own host name in place of its name."),
+  markTraffic: setting(kind.onOff(), 'off', 'Add the container to the packet samples it causes.'),
+} as const
+
+const swp = '^swp[0-9s]+$'
+
+/** The contents of `sFlow { }`. */
+export const settings = {
+  sampling: setting(
+    rate,
+    '400',
+    'Sampling rate, 1 in N packets, of interfaces whose speed is not known; 0 takes none.',
+    {
+      also: ['packetSamplingRate'],
+    },
+  ),
+  'sampling.': family(
+    rate,
+    'speed',
+    'sampling.10G = 10000',
+    'Sampling rate of interfaces of exactly this speed: 10G, 100M; 2.5 Gb/s is named 2G. Interfaces without such a ' +
+      'setting take 1 in (speed / 1,000,000), at least 1 in 100.',
+  ),
+  'sampling.bps_ratio': optional(
+    rate,
+    '1000000',
+    'Sampling rate of all other interfaces of known speed: 1 in (speed / this); 0 takes `sampling` for them all.',
+  ),
+  'sampling.app.': family(rate, 'application', 'sampling.app.web = 100', 'Sampling rate of an application.', {
+    inactive: NO_APPLICATIONS,
+  }),
+  polling: setting(
+    seconds,
+    '30',
+    'Seconds between the counter samples of an interface and of the host; 0 sends none.',
+    {
+      also: ['counterPollingInterval'],
+    },
+  ),
+  'polling.': family(
+    seconds,
+    'name',
+    'polling.web = 20',
+    'Polling interval for other programs that read hsflowd.auto.',
+    {
+      inactive: 'hsflowd.auto is not written yet',
+    },
+  ),
+  'polling.app.': family(
+    seconds,
+    'application',
+    'polling.app.web = 20',
+    'Polling interval of an application, seconds.',
+    {
+      inactive: NO_APPLICATIONS,
+    },
+  ),
+  agentIP: optional(
+    kind.address(),
+    '192.0.2.1',
+    'The agent address, as collectors see it. It need not be a local one.',
+  ),
+  agent: optional(
+    device,
+    'eth0',
+    'Choose the agent address among those of this interface (name or alias) if it has any.',
+  ),
+  'agent.cidr': several(
+    kind.cidr(),
+    '192.0.2.0/24',
+    'Prefer agent addresses in this block, or avoid them when it starts with !. May be repeated: the block named first counts most.',
+  ),
+  subAgentId: setting(
+    kind.int(0, 199_999),
+    '100000',
+    'Tells the datagrams of several agents with the same address apart.',
+  ),
+  uuid: optional(
+    kind.uuid(),
+    '00112233-4455-6677-8899-aabbccddeeff',
+    "UUID of the host; else the machine's own.",
+  ),
+  headerBytes: setting(
+    kind.int(0, 256),
+    '128',
+    'Octets of each sampled packet that are sent, counted from its link header.',
+  ),
+  datagramBytes: setting(kind.int(200, 8192), '1400', 'Largest UDP payload that is sent, octets.'),
+  flush: setting(
+    kind.int(1, 1000),
+    '250',
+    'Milliseconds that a sample waits at most for others to share its datagram.',
+    {
+      ours: true,
+    },
+  ),
+  budget: optional(
+    kind.int(1),
+    '20000',
+    'Packet samples per second of the whole agent; above it sampling rates are raised.',
+    {
+      ours: true,
+      inactive: 'sampling rates are not adapted to the load yet',
+    },
+  ),
+  refreshAdaptors: setting(kind.int(60, 3600), '180', 'Seconds between searches for interfaces.', {
+    inactive: KERNEL_EVENTS,
+  }),
+  checkAdaptors: setting(kind.int(1, 3600), '10', 'Seconds between checks of known interfaces.', {
+    inactive: KERNEL_EVENTS,
+  }),
+  refreshVMs: setting(
+    kind.int(60, 3600),
+    '60',
+    'Seconds between searches for containers and virtual machines.',
+    {
+      inactive: NO_CONTAINERS,
+    },
+  ),
+  forgetVMs: setting(
+    kind.int(60),
+    '180',
+    'Seconds after which a container or virtual machine that is gone is forgotten.',
+    {
+      inactive: NO_CONTAINERS,
+    },
+  ),
+  modules: setting(path, '/etc/hsflowd/modules', 'Folder of loadable modules.', {
+    inactive: 'weir has no loadable modules',
+  }),
+
+  collector: blocks(
+    {
+      ip: optional(kind.host(), '192.0.2.10', 'Address or host name. Required.'),
+      udpport: setting(kind.int(1, 65535), '6343', 'UDP port.'),
+      dev: optional(device, 'mgmt', 'Interface or VRF to send through.'),
+      namespace: optional(
+        kind.word('a network namespace'),
+        'mgmt',
+        'Network namespace to send from: a name under /var/run/netns, or a path.',
+      ),
+      name: optional(kind.word('a name'), 'main', 'What messages and status call it; else `ip:udpport`.', {
+        ours: true,
+      }),
+      source: optional(kind.address(), '192.0.2.1', 'Source address of its datagrams.', {
+        ours: true,
+        inactive: 'the kernel chooses the source address',
+      }),
+      vrf: optional(device, 'mgmt', 'VRF to send through.', {
+        ours: true,
+        inactive: 'name the VRF with `dev`',
+      }),
+      send: optional(
+        kind.someOf('flows', 'counters', 'drops'),
+        'flows,counters',
+        'Classes of samples it gets; else all.',
+        {
+          ours: true,
+          inactive: 'every collector gets all samples',
+        },
+      ),
+      separate: setting(kind.onOff(), 'off', 'Never mix classes of samples in one datagram.', {
+        ours: true,
+        inactive: 'datagrams hold samples of all classes',
+      }),
+      'internal-interface': setting(
+        kind.int(0),
+        '0x3fffffff',
+        'Interface number that stands for the device itself.',
+        {
+          ours: true,
+          inactive: 'it is 0x3fffffff for every collector',
+        },
+      ),
+    },
+    'Where datagrams are sent. Each block adds one; every collector gets the same datagrams.',
+  ),
+
+  psample: block(
+    {
+      group: setting(
+        kind.int(1, 32),
+        '1',
+        'PSAMPLE group of ingress samples; egress samples come on the next group.',
+      ),
+      ingress: setting(kind.onOff(), 'on', 'Take samples of packets that enter a port.'),
+      egress: setting(kind.onOff(), 'off', 'Take samples of packets that leave a port.'),
+    },
+    'Takes packet samples from the kernel module psample. Something has to feed it: `dent { }`, a switch driver, Open vSwitch, VPP.',
+    { again: 'restart' },
+  ),
+  dent: block(
+    {
+      switchport: setting(kind.regex(), swp, 'Interfaces to put samplers on.'),
+      sw: setting(kind.onOff(), 'off', 'on: sample in the kernel; off: only in hardware (skip_sw).'),
+    },
+    'Puts samplers (tc matchall) on switch ports and hands their samples to `psample { }`, which has to be there too.',
+    { also: ['tc'] },
+  ),
+  pcap: blocks(
+    {
+      dev: optional(device, 'eth0', 'Exactly this interface, of whatever kind.'),
+      'dev.pattern': optional(kind.regex(), '^(eth|ens|enp)', 'Interfaces whose name matches.'),
+      speed: optional(kind.speedRange(), '1G-', 'Interfaces of this speed.'),
+      sampling: optional(rate, '1000', 'Sampling rate; else by speed as for the whole agent.'),
+      promisc: setting(kind.onOff(), 'off', 'Put the interface into promiscuous mode.'),
+      vport: optional(kind.onOff(), 'on', 'Report counters of the ports of a bridge that is sampled.'),
+      dynamic: optional(kind.onOff(), 'on', 'Sample interfaces of pods as they come.', {
+        inactive: NO_CONTAINERS,
+      }),
+    },
+    'Samples packets on interfaces of this host, without hardware. Each block adds a rule; the last one that matches an interface ' +
+      'decides. Without `dev`, bonds, VLANs and virtual interfaces are left out.',
+    { also: ['epcap'] },
+  ),
+
+  'dns-sd': block(
+    {
+      DNSSD_domain: optional(kind.word('a domain'), '.example.com', 'Domain that follows `_sflow._udp`.', {
+        also: ['domain'],
+      }),
+    },
+    'Finds collectors and settings in DNS.',
+    { inactive: 'collectors are not looked up in DNS yet' },
+  ),
+  dropmon: block(
+    {
+      start: setting(kind.onOff(), 'on', 'Start the drop monitor; off: only listen to what others started.'),
+      force: setting(kind.onOff(), 'on', 'Take the monitor over when something else has started it.'),
+      sw: setting(kind.onOff(), 'on', 'Drops in the kernel.'),
+      hw: setting(kind.onOff(), 'on', 'Drops in hardware.'),
+      rn: setting(kind.onOff(), 'on', "Use the kernel's reason names."),
+      hw_unknown: setting(kind.onOff(), 'off', 'Report hardware traps without a known reason too.'),
+      sw_passive: setting(kind.onOff(), 'off', 'Report kernel drops that others have switched on.'),
+      hw_passive: setting(kind.onOff(), 'off', 'Report hardware drops that others have switched on.'),
+      hide: optional(kind.regex(), '^tcp_v4_rcv', 'Leave out drops whose trap, function or reason matches.'),
+      limit: setting(kind.int(1, 10_000), '100', 'Drops reported per second at most.'),
+      max: setting(kind.int(1), '100000', 'Messages per second above which the monitor is stopped.'),
+      max_trip: setting(kind.int(1), '2', 'For how many seconds in a row.'),
+      group: optional(kind.int(0), '1', 'Ignored.', { inactive: 'there is one group only' }),
+      hw_function: optional(kind.onOff(), 'off', 'Ignored.', { inactive: 'hsflowd ignores it too' }),
+    },
+    'Reports dropped packets with their reasons.',
+    { again: 'restart', inactive: NO_DROPS },
+  ),
+  nflog: block(
+    {
+      group: optional(kind.int(1, 32), '5', 'NFLOG group.'),
+      probability: optional(kind.fraction(), '0.0025', 'Probability of the firewall rule that feeds it.'),
+    },
+    'Takes packet samples from firewall rules with an NFLOG target.',
+    { inactive: 'firewall rules are not read yet' },
+  ),
+  ulog: block(
+    {
+      group: setting(kind.int(1, 32), '1', 'ULOG group.'),
+      probability: optional(kind.fraction(), '0.0025', 'Probability of the firewall rule that feeds it.'),
+    },
+    'Takes packet samples from firewall rules with a ULOG target.',
+    { inactive: 'Linux has had no ULOG since 3.17' },
+  ),
+  tcp: block(
+    {
+      tunnel: setting(kind.onOff(), 'off', 'Look into tunnels.'),
+      udp: setting(kind.onOff(), 'off', 'Look up UDP sockets too.'),
+      dump: setting(kind.onOff(), 'off', 'Search by dumping all sockets.'),
+    },
+    'Adds round-trip time and loss of the TCP connection to packet samples.',
+    { inactive: 'TCP state is not added to samples yet' },
+  ),
+  json: block(
+    {
+      udpport: optional(port, '36343', 'UDP port on the loopback addresses; 0 for none.', {
+        also: ['jsonPort'],
+      }),
+      fifo: optional(path, '/run/sflow.fifo', 'Named pipe to read.', { also: ['jsonFIFO'] }),
+    },
+    'Takes samples and counters of applications as JSON.',
+    { inactive: NO_APPLICATIONS },
+  ),
+  nlroute: block(
+    {
+      limit: setting(kind.int(0, 500), '50', 'Requests per second.'),
+      link: setting(kind.onOff(), 'on', 'Read link attributes.'),
+      addr: setting(kind.onOff(), 'on', 'Read addresses.'),
+      setIfAlias: setting(kind.onOff(), 'on', "Report an interface's alias."),
+    },
+    'Reads interface attributes by rtnetlink.',
+    { again: 'restart', inactive: 'weir always reads interfaces by rtnetlink' },
+  ),
+  systemd: block(
+    {
+      refreshVMs: optional(kind.int(10, 3600), '60', 'Seconds between searches for services.'),
+      dropPriv: setting(kind.onOff(), 'off', 'Give up privileges where possible.'),
+      markTraffic: setting(kind.onOff(), 'off', 'Add the service to the packet samples it causes.'),
+      cgroup_procs: optional(path, '/sys/fs/cgroup/%s/cgroup.procs', "Path of a unit's list of processes."),
+      cgroup_acct: optional(path, '/sys/fs/cgroup/%s', 'Ignored.'),
+    },
+    'Reports counters of systemd services.',
+    { inactive: 'services are not reported yet' },
+  ),
+  docker: block(containers, 'Reports counters of Docker containers.', { inactive: NO_CONTAINERS }),
+  containerd: block(containers, 'Reports counters of containerd containers.', { inactive: NO_CONTAINERS }),
+  k8s: block(
+    {
+      markTraffic: setting(kind.onOff(), 'off', 'Add the pod to the packet samples it causes.'),
+      eof: setting(kind.onOff(), 'off', 'Stop with the helper program.'),
+      setIfAlias: setting(kind.onOff(), 'on', 'Report pod names as interface aliases.'),
+      setIfName: setting(kind.onOff(), 'on', 'Report pod names as interface names.'),
+      unixsock: optional(path, '/run/containerd/containerd.sock', 'Socket of the container runtime.'),
+    },
+    'Reports counters of Kubernetes pods.',
+    { again: 'restart', inactive: NO_CONTAINERS },
+  ),
+  kvm: block(
+    { refreshVMs: containers.refreshVMs, forgetVMs: containers.forgetVMs },
+    'Reports counters of virtual machines (libvirt).',
+    { inactive: NO_CONTAINERS },
+  ),
+  dbus: block({}, 'Offers status on D-Bus.', { inactive: 'weir has no D-Bus interface' }),
+  ovs: block({}, "Configures Open vSwitch's own sFlow agent.", {
+    inactive: 'Open vSwitch is not configured by weir yet',
+  }),
+  nvml: block({}, 'Reports counters of NVIDIA GPUs.', { inactive: vendor('NVML') }),
+  vpp: block(
+    {
+      ifOffset: setting(kind.int(0), '1000000000', 'Added to VPP interface numbers.'),
+      osIndex: setting(kind.onOff(), 'on', 'Use the numbers of the Linux interfaces where there are any.'),
+    },
+    'Reports interfaces and samples of VPP.',
+    { again: 'restart', inactive: vendor('VPP') },
+  ),
+  xen: block(
+    {
+      'update.dominfo': setting(kind.onOff(), 'off', 'Refresh domain information at each poll.'),
+      dsk: setting(kind.onOff(), 'on', 'Report disk counters.'),
+      switchport: optional(kind.regex(), '^vif', 'Interfaces to report.'),
+      vbd: optional(path, '/sys/bus/xen-backend/devices', 'Folder of the block devices.'),
+      refreshVMs: containers.refreshVMs,
+      forgetVMs: containers.forgetVMs,
+    },
+    'Reports counters of Xen domains.',
+    { inactive: vendor('Xen') },
+  ),
+  sonic: block(
+    {
+      switchport: optional(kind.regex(), '^Ethernet', 'Switch ports.'),
+      unixsock: setting(kind.onOff(), 'on', 'Reach redis by its Unix socket.'),
+      dbconfig: optional(
+        path,
+        '/var/run/redis/sonic-db/database_config.json',
+        'Database configuration file.',
+      ),
+      waitReady: setting(kind.int(0), '180', 'Seconds to wait for the switch to be ready.'),
+      suppressOther: setting(kind.onOff(), 'on', 'Report switch ports only.'),
+      setIfAlias: setting(kind.onOff(), 'off', "Report SONiC's interface aliases."),
+      setIfName: setting(kind.onOff(), 'off', "Report SONiC's interface names."),
+    },
+    'Takes its settings and counters from SONiC.',
+    { again: 'restart', inactive: vendor('SONiC') },
+  ),
+  cumulus: block(
+    { switchport: setting(kind.regex(), swp, 'Switch ports.') },
+    'Programs the sampler of Cumulus Linux.',
+    {
+      inactive: vendor('Cumulus portsamp'),
+    },
+  ),
+  opx: block(
+    {
+      udpport: setting(port, '20001', 'UDP port that samples come on.'),
+      switchport: optional(kind.regex(), '^e[0-9]', 'Switch ports.'),
+      port: blocks(
+        { dev: optional(device, 'e101-001-0', 'Interface.') },
+        'A port to sample. Each block adds one.',
+      ),
+    },
+    'Programs the sampler of OPX switches.',
+    { also: ['os10'], inactive: vendor('OPX') },
+  ),
+  eapi: block({}, 'Takes its settings from Arista EOS.', { inactive: vendor('Arista EOS') }),
+
+  DNSSD: optional(kind.onOff(), 'on', 'Enables DNS-SD.', { deprecated: 'dns-sd { }' }),
+  DNSSD_domain: optional(kind.word('a domain'), '.example.com', 'Domain for DNS-SD.', {
+    deprecated: 'dns-sd { domain = … }',
+  }),
+  samplingDirection: optional(kind.oneOf('in', 'out', 'both'), 'both', 'Ignored.', {
+    deprecated: 'psample { ingress = …  egress = … }',
+  }),
+  loopback: optional(kind.onOff(), 'off', 'Ignored.', { deprecated: 'pcap { dev = lo }' }),
+  ulogGroup: optional(kind.int(1), '1', 'ULOG group.', { deprecated: 'ulog { group = … }' }),
+  ulogProbability: optional(kind.fraction(), '0.01', 'ULOG probability.', {
+    deprecated: 'ulog { probability = … }',
+  }),
+  nflogGroup: optional(kind.int(1), '5', 'NFLOG group.', { deprecated: 'nflog { group = … }' }),
+  nflogProbability: optional(kind.fraction(), '0.01', 'NFLOG probability.', {
+    deprecated: 'nflog { probability = … }',
+  }),
+  jsonPort: optional(kind.int(1025, 65535), '36343', 'JSON port.', { deprecated: 'json { udpport = … }' }),
+  jsonFIFO: optional(path, '/run/sflow.fifo', 'JSON named pipe.', { deprecated: 'json { fifo = … }' }),
+  'xen.update.dominfo': optional(kind.onOff(), 'off', 'Xen.', { deprecated: 'xen { update.dominfo = … }' }),
+  'xen.dsk': optional(kind.onOff(), 'on', 'Xen.', { deprecated: 'xen { dsk = … }' }),
+} as const satisfies Entries
+
+/** The values of a whole file. */
+export type Values = ValuesOf<typeof settings>
+
+/** An entry of a block, found by a name as it was written. */
+export interface Found {
+  /** Its name in the table. */
+  readonly name: string
+  // biome-ignore lint/suspicious/noExplicitAny: the table holds settings of every type
+  readonly entry: Setting<any> | Block<any, boolean>
+  /** For a family, the part after the prefix, as written; else empty. */
+  readonly suffix: string
+}
+
+/**
+ * Finds an entry by name or other name, in any letter case. A name that nothing has may belong to the family with
+ * the longest prefix; after the word before the first dot, families mind letter case.
+ */
+export function findEntry(entries: Entries, written: string): Found | undefined {
+  const lower = written.toLowerCase()
+  let familyName: string | undefined
+  for (const [name, entry] of Object.entries(entries)) {
+    if (entry.form === 'setting' && entry.suffix !== undefined) {
+      const word = name.indexOf('.')
+      const fits = lower.startsWith(name.slice(0, word)) && written.slice(word).startsWith(name.slice(word))
+      if (fits && written.length > name.length && name.length > (familyName?.length ?? 0)) familyName = name
+    } else if (name.toLowerCase() === lower || entry.also?.some(other => other.toLowerCase() === lower)) {
+      return { name, entry, suffix: '' }
+    }
+  }
+  if (familyName === undefined) return undefined
+  return { name: familyName, entry: entries[familyName]!, suffix: written.slice(familyName.length) }
+}
+
+/** Every name that an entry of the block can be written with, families left out. */
+export function namesIn(entries: Entries): string[] {
+  return Object.entries(entries)
+    .filter(([, entry]) => entry.form === 'block' || entry.suffix === undefined)
+    .flatMap(([name, entry]) => [name, ...(entry.also ?? [])])
+}
