@@ -239,11 +239,7 @@ export function parse(text: string): Parsed {
   }
 
   function readUnknown(scope: Scope, name: Token): boolean {
-    if (
-      unclosed > 0 &&
-      scope.parent !== undefined &&
-      findEntry(scope.parent.entries, name.text) !== undefined
-    ) {
+    if (scope.parent && findEntry(scope.parent.entries, name.text) && seemsAfter(scope, name)) {
       unclosed--
       problem(
         'error',
