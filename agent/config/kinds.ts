@@ -164,7 +164,7 @@ export function address(): Kind<string | undefined> {
 export function cidr(): Kind<CidrRule | undefined> {
   return {
     expected: 'an address block such as 192.0.2.0/24, or !192.0.2.0/24 to exclude it',
-    brief: 'address block, `!` in front excludes it',
+    brief: 'address block',
     read(text): Reading<CidrRule | undefined> {
       const exclude = text.startsWith('!')
       const [before = '', after, more] = text.slice(exclude ? 1 : 0).split('/')
@@ -198,7 +198,7 @@ function prefixLength(text: string, family: 4 | 6): number | undefined {
 export function speedRange(): Kind<{ readonly min: number; readonly max: number }> {
   return {
     expected: 'a speed or range such as 1G, 1G-100G or 10G-',
-    brief: 'speed or range: `10G`, `1G-100G`, `10G-`',
+    brief: 'speed or range of speeds',
     read(text): Reading<{ readonly min: number; readonly max: number }> {
       const [, low, lowUnit, dash, high, highUnit] =
         /^(\d+(?:\.\d+)?)([kmgtp]?)(?:(-)(?:(\d+(?:\.\d+)?)([kmgtp]?))?)?$/i.exec(text) ?? []
@@ -218,7 +218,7 @@ export function speedRange(): Kind<{ readonly min: number; readonly max: number 
 export function regex(): Kind<RegExp> {
   return {
     expected: 'a POSIX extended regular expression',
-    brief: 'regular expression (POSIX extended)',
+    brief: 'POSIX extended regular expression',
     read(text): Reading<RegExp> {
       try {
         return { value: posixRegex(text) }

@@ -393,8 +393,8 @@ export const settings = {
 
   'dns-sd': block(
     {
-      DNSSD_domain: optional(kind.word('a domain'), '.example.com', 'Domain that follows `_sflow._udp`.', {
-        also: ['domain'],
+      domain: optional(kind.word('a domain'), '.example.com', 'Domain that follows `_sflow._udp`.', {
+        also: ['DNSSD_domain'],
       }),
     },
     'Finds collectors and settings in DNS.',
@@ -477,7 +477,11 @@ export const settings = {
     { inactive: 'services are not reported yet' },
   ),
   docker: block(containers, 'Reports counters of Docker containers.', { inactive: NO_CONTAINERS }),
-  containerd: block(containers, 'Reports counters of containerd containers.', { inactive: NO_CONTAINERS }),
+  containerd: block(
+    { forgetVMs: containers.forgetVMs, hostname: containers.hostname, markTraffic: containers.markTraffic },
+    'Reports counters of containerd containers.',
+    { inactive: NO_CONTAINERS },
+  ),
   k8s: block(
     {
       markTraffic: setting(kind.onOff(), 'off', 'Add the pod to the packet samples it causes.'),
