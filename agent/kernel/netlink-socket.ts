@@ -1,0 +1,407 @@
+/**
+ * A netlink socket: requests with their answers, dumps, and multicast groups. It knows the envelope of a message
+ * and no family. Numbers: include/uapi/linux/netlink.h.
+ */
+import { constants } from 'node:os'
+import { align4, NetlinkFormatError } from '../wire/netlink/attributes.ts'
+import {
+  type Ack,
+  FLAG,
+  MESSAGE_TYPE,
+  type Message,
+  messageFlags,
+  messageLength,
+  messageSequence,
+  messageType,
+  readAck,
+} from '../wire/netlink/message.ts'
+import {
+  type GrantedBuffer,
+  KernelSocket,
+  META,
+  MSG_TRUNC,
+  type ReceiveMemory,
+  SystemError,
+} from './native.ts'
+
+export const NETLINK_ROUTE = 0
+export const NETLINK_NETFILTER = 12
+export const NETLINK_GENERIC = 16
+
+const AF_NETLINK = 16
+const SOCK_RAW = 3
+const SOL_SOCKET = 1
+const SO_MEMINFO = 55
+/** Index into what SO_MEMINFO gives (include/uapi/linux/sock_diag.h). */
+const SK_MEMINFO_DROPS = 8
+const SOL_NETLINK = 270
+const OPTION = {
+  join: 1,
+  leave: 2,
+  pktinfo: 3,
+  noEnobufs: 5,
+  capAck: 10,
+  extAck: 11,
+  strictCheck: 12,
+} as const
+const ERRNO = constants.errno
+
+/** Dumps are at most this long in one message; a notification or a single answer may be longer. */
+const SLOT_BYTES = 65536
+/** cmsghdr (length u64, level i32, type i32) and nl_pktinfo (group u32), padded to 8. */
+const CONTROL_BYTES = 24
+const CONTROL_GROUP = 16
+const DUMP_TRIES = 5
+/** Port id of the kernel itself. */
+const KERNEL_PORT = 0
+
+/** The kernel's refusal of a request, or that no answer came. */
+export class NetlinkError extends SystemError {
+  /** The kernel's own words, where it sent some. */
+  readonly kernelMessage: string | undefined
+  /** Byte offset in the request (its header included) of what was refused, where the kernel tells. */
+  readonly offset: number | undefined
+
+  constructor(errno: number, operation: string, kernelMessage?: string, offset?: number) {
+    const place = offset === undefined ? '' : `byte offset ${offset} of the request`
+    const hint = [kernelMessage, place].filter(Boolean).join(', ')
+    super(errno, operation, hint === '' ? undefined : hint)
+    this.name = 'NetlinkError'
+    this.kernelMessage = kernelMessage
+    this.offset = offset
+  }
+}
+
+export interface NetlinkSocketOptions {
+  /** Network namespace: a name under /var/run/netns, or a path. */
+  readonly namespace?: string | undefined
+  /** Receive buffer in bytes, forced beyond the system's limit where that is allowed. Default: the system's. */
+  readonly receiveBytes?: number
+  /**
+   * Multicasts that find the buffer full are lost one by one and only counted in drops(). Without it the kernel
+   * reports the first such loss (onOverrun) and sends nothing more until the buffer has been emptied.
+   */
+  readonly noEnobufs?: boolean
+  /** The kernel refuses what it does not know in a dump's request, instead of ignoring it (Linux 4.20). */
+  readonly strictChecking?: boolean
+  /** Time for the answer to a request, counted from the call; default 5000. */
+  readonly timeoutMs?: number
+  /** Multicast groups to join, by number. */
+  readonly groups?: readonly number[]
+  /** Datagrams of a batch at most; default 16. */
+  readonly slots?: number
+  /** Bytes of a datagram at most; default 65536. */
+  readonly slotBytes?: number
+  /** Takes each message that came by multicast; its bytes are a copy. */
+  readonly onNotification?: (message: Message) => void
+  /**
+   * Takes whole datagrams where they were received, bytes `start` to `end` of `view` (`words` is the same memory),
+   * borrowed until it returns; nothing is allocated. Such a socket takes no requests.
+   */
+  readonly onDatagram?: (view: DataView, words: Int32Array, start: number, end: number) => void
+  /** All datagrams of a batch have been given to onDatagram. */
+  readonly onBatchEnd?: () => void
+  /** The kernel could not deliver something: whoever keeps a state by notifications must ask for all of it again. */
+  readonly onOverrun?: () => void
+}
+
+/** A request that waits for its turn or for its answer. */
+interface Operation {
+  readonly bytes: Uint8Array
+  readonly name: string
+  readonly isDump: boolean
+  readonly resolve: (messages: Message[]) => void
+  readonly reject: (error: Error) => void
+  readonly timer: NodeJS.Timeout
+  /** 0 until it is sent. */
+  sequence: number
+  messages: Message[]
+  isInterrupted: boolean
+  triesLeft: number
+}
+
+export class NetlinkSocket {
+  /** Port id of the socket: netlink's address, chosen by the kernel. */
+  readonly port: number
+  /** What the receive buffer came to, if one was asked for. */
+  readonly receiveBuffer: GrantedBuffer | undefined
+  /** Overruns that the kernel reported; each stands for one or more lost messages. */
+  overruns = 0
+  /** Datagrams not sent by the kernel; they are ignored. */
+  foreign = 0
+  /** Datagrams longer than a slot, and notifications that were not netlink: lost. */
+  truncated = 0
+  malformed = 0
+
+  readonly #socket: KernelSocket
+  readonly #options: NetlinkSocketOptions
+  readonly #memory: ReceiveMemory
+  readonly #timeoutMs: number
+  /** Operations in the order of their calls; the first one is under way. */
+  readonly #queue: Operation[] = []
+  #sequence = 0
+  #sending = false
+  #closed = false
+
+  /** Opens, binds and starts receiving; what the kernel refuses is a SystemError. */
+  static open(protocol: number, options: NetlinkSocketOptions = {}): NetlinkSocket {
+    const socket = KernelSocket.open('netlink socket', AF_NETLINK, SOCK_RAW, protocol, options.namespace)
+    try {
+      return new NetlinkSocket(socket, options)
+    } catch (error) {
+      socket.close()
+      throw error
+    }
+  }
+
+  private constructor(socket: KernelSocket, options: NetlinkSocketOptions) {
+    this.#socket = socket
+    this.#options = options
+    this.#timeoutMs = options.timeoutMs ?? 5000
+    const raw = options.onDatagram !== undefined
+    setIfKnown(socket, OPTION.extAck, 'NETLINK_EXT_ACK')
+    setIfKnown(socket, OPTION.capAck, 'NETLINK_CAP_ACK')
+    if (options.strictChecking) setIfKnown(socket, OPTION.strictCheck, 'NETLINK_GET_STRICT_CHK')
+    if (options.noEnobufs) socket.setOption(SOL_NETLINK, OPTION.noEnobufs, 1, 'set NETLINK_NO_ENOBUFS')
+    if (!raw) socket.setOption(SOL_NETLINK, OPTION.pktinfo, 1, 'set NETLINK_PKTINFO')
+    if (options.receiveBytes !== undefined) {
+      this.receiveBuffer = socket.forceReceiveBuffer(options.receiveBytes)
+    }
+    // struct sockaddr_nl {family u16, padding, port u32, groups u32}; port 0 lets the kernel choose.
+    socket.bind(Uint8Array.of(AF_NETLINK, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), 'bind netlink socket')
+    const name = socket.name()
+    this.port = new DataView(name.buffer, name.byteOffset).getUint32(4, true)
+    const { slots = 16, slotBytes = SLOT_BYTES } = options
+    const controlBytes = raw ? 0 : CONTROL_BYTES
+    const onBatch = raw ? this.#receiveDatagrams : this.#receiveMessages
+    this.#memory = socket.receive({ slots, slotBytes, controlBytes }, onBatch)
+    for (const group of options.groups ?? []) this.join(group)
+  }
+
+  /** Joins a multicast group; `name` is for the error. */
+  join(group: number, name = `${group}`): void {
+    this.#socket.setOption(SOL_NETLINK, OPTION.join, group, `join netlink group ${name}`)
+  }
+
+  leave(group: number, name = `${group}`): void {
+    this.#socket.setOption(SOL_NETLINK, OPTION.leave, group, `leave netlink group ${name}`)
+  }
+
+  /** Messages dropped at this socket since it was opened (SO_MEMINFO, Linux 4.12), modulo 2^32. */
+  drops(): number {
+    const info = this.#socket.getOption(SOL_SOCKET, SO_MEMINFO, 36, 'read socket statistics')
+    return info.getUint32(SK_MEMINFO_DROPS * 4, true)
+  }
+
+  /**
+   * Sends a request and waits until the kernel has acknowledged it; gives the answer, if there is one besides the
+   * acknowledgement. A refusal is a NetlinkError. `operation` names the request in it.
+   *
+   * Requests of one socket are executed one after another, in the order of the calls.
+   */
+  async request(message: Uint8Array, operation = 'netlink request'): Promise<Message | undefined> {
+    const messages = await this.#enqueue(message, FLAG.ack, operation, false)
+    return messages[0]
+  }
+
+  /** Asks for all entries of a table. A table that changes meanwhile is read again, at most four times. */
+  dump(message: Uint8Array, operation = 'netlink dump'): Promise<Message[]> {
+    return this.#enqueue(message, FLAG.dump, operation, true)
+  }
+
+  /** Closes the socket; requests under way fail with ECANCELED. May be called twice. */
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#socket.close()
+    for (const operation of this.#queue.splice(0)) this.#fail(operation, ERRNO.ECANCELED, 'socket closed')
+  }
+
+  #enqueue(message: Uint8Array, flags: number, name: string, isDump: boolean): Promise<Message[]> {
+    if (this.#closed) return Promise.reject(new NetlinkError(ERRNO.ECANCELED, name, 'socket closed'))
+    if (this.#options.onDatagram !== undefined) {
+      return Promise.reject(new Error(`${name}: this netlink socket only listens`))
+    }
+    const bytes = message.slice()
+    const view = new DataView(bytes.buffer)
+    view.setUint16(6, messageFlags(view, 0) | flags, true)
+    view.setUint32(12, this.port, true)
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#fail(operation, ERRNO.ETIMEDOUT, `no answer within ${this.#timeoutMs} ms`)
+      }, this.#timeoutMs)
+      const operation: Operation = {
+        bytes,
+        name,
+        isDump,
+        resolve,
+        reject,
+        timer,
+        sequence: 0,
+        messages: [],
+        isInterrupted: false,
+        triesLeft: DUMP_TRIES - 1,
+      }
+      this.#queue.push(operation)
+      this.#next()
+    })
+  }
+
+  /**
+   * Starts the first operation unless it is under way. A send that hangs in the kernel (under a lock held by
+   * others) holds back the rest, which time out: one socket never occupies more than one thread of the pool.
+   */
+  #next(): void {
+    const operation = this.#queue[0]
+    if (operation === undefined || operation.sequence !== 0 || this.#sending) return
+    // 0 is the sequence of notifications that answer nobody.
+    this.#sequence = this.#sequence === 0xffff_ffff ? 1 : this.#sequence + 1
+    operation.sequence = this.#sequence
+    new DataView(operation.bytes.buffer).setUint32(8, operation.sequence, true)
+    this.#sending = true
+    this.#socket
+      .sendAsync(operation.bytes, operation.name)
+      .catch((error: SystemError) => this.#fail(operation, error.errno))
+      .finally(() => {
+        this.#sending = false
+        this.#next()
+      })
+  }
+
+  /** The operation is over, whatever its end; the next one may begin. */
+  #end(operation: Operation): void {
+    clearTimeout(operation.timer)
+    const index = this.#queue.indexOf(operation)
+    if (index >= 0) this.#queue.splice(index, 1)
+    this.#next()
+  }
+
+  #fail(operation: Operation, errno: number, text?: string, offset?: number): void {
+    this.#end(operation)
+    operation.reject(new NetlinkError(errno, operation.name, text, offset))
+  }
+
+  /** An acknowledgement, or the end of a dump. */
+  #finish(operation: Operation, ack: Ack): void {
+    if (ack.errno !== 0) {
+      this.#fail(operation, ack.errno, ack.text, ack.offset)
+    } else if (!operation.isInterrupted) {
+      this.#end(operation)
+      operation.resolve(operation.messages)
+    } else if (operation.triesLeft === 0) {
+      this.#fail(operation, ERRNO.EINTR, 'the table changed during each try to read it')
+    } else {
+      operation.triesLeft--
+      operation.isInterrupted = false
+      operation.messages = []
+      operation.sequence = 0
+      this.#next()
+    }
+  }
+
+  /** A batch of a socket that only listens: the hot path. */
+  readonly #receiveDatagrams = (count: number): void => {
+    if (count < 0) this.#overrun()
+    const { view, words, meta, dataOffset, dataStride } = this.#memory
+    const take = this.#options.onDatagram!
+    for (let slot = 0; slot < count && !this.#closed; slot++) {
+      if (!this.#isUsable(slot)) continue
+      const start = dataOffset + slot * dataStride
+      take(view, words, start, start + meta[slot * META.words + META.length]!)
+    }
+    this.#options.onBatchEnd?.()
+  }
+
+  readonly #receiveMessages = (count: number): void => {
+    if (count < 0) this.#overrun()
+    const { memory, view, meta, dataOffset, dataStride, controlOffset, controlStride } = this.#memory
+    for (let slot = 0; slot < count && !this.#closed; slot++) {
+      if (!this.#isUsable(slot)) continue
+      const start = dataOffset + slot * dataStride
+      const datagram = memory.slice(start, start + meta[slot * META.words + META.length]!)
+      // A notification of our own request has its sequence and port: only the group tells it from the answer.
+      const group = view.getUint32(controlOffset + slot * controlStride + CONTROL_GROUP, true)
+      if (group === 0) this.#answer(new DataView(datagram))
+      else this.#notify(new DataView(datagram))
+    }
+  }
+
+  /** False for what others sent, and for what did not fit into its slot, which is lost. */
+  #isUsable(slot: number): boolean {
+    const { view, meta, addressOffset, addressStride } = this.#memory
+    if (view.getUint32(addressOffset + slot * addressStride + 4, true) !== KERNEL_PORT) {
+      this.foreign++
+      return false
+    }
+    if ((meta[slot * META.words + META.flags]! & MSG_TRUNC) === 0) return true
+    this.truncated++
+    const operation = this.#current()
+    if (operation !== undefined) this.#fail(operation, ERRNO.EMSGSIZE, 'the answer is longer than the buffer')
+    else this.#options.onOverrun?.()
+    return false
+  }
+
+  #answer(view: DataView): void {
+    const end = view.byteLength
+    try {
+      for (let at = 0, length = 0; at < end; at += align4(length)) {
+        length = messageLength(view, at, end)
+        const operation = this.#current()
+        // Answers to what has timed out meanwhile find nobody.
+        if (operation === undefined || messageSequence(view, at) !== operation.sequence) continue
+        const type = messageType(view, at)
+        const flags = messageFlags(view, at)
+        if ((flags & FLAG.dumpInterrupted) !== 0) operation.isInterrupted = operation.isDump
+        if (type === MESSAGE_TYPE.error || type === MESSAGE_TYPE.done) {
+          this.#finish(operation, readAck(view, at, length))
+        } else if (type !== MESSAGE_TYPE.noop) {
+          operation.messages.push({ type, flags, view: new DataView(view.buffer, at, length) })
+        }
+      }
+    } catch (error) {
+      if (!(error instanceof NetlinkFormatError)) throw error
+      this.malformed++
+      const operation = this.#current()
+      if (operation !== undefined) this.#fail(operation, ERRNO.EBADMSG, error.message)
+    }
+  }
+
+  #notify(view: DataView): void {
+    const end = view.byteLength
+    for (let at = 0, length = 0; at < end && !this.#closed; at += align4(length)) {
+      try {
+        length = messageLength(view, at, end)
+      } catch (error) {
+        if (!(error instanceof NetlinkFormatError)) throw error
+        this.malformed++
+        return
+      }
+      this.#options.onNotification?.({
+        type: messageType(view, at),
+        flags: messageFlags(view, at),
+        view: new DataView(view.buffer, at, length),
+      })
+    }
+  }
+
+  /** The operation that has been sent and waits for its answer. */
+  #current(): Operation | undefined {
+    const operation = this.#queue[0]
+    return operation === undefined || operation.sequence === 0 ? undefined : operation
+  }
+
+  /** ENOBUFS, or another error of the socket: something was not delivered. */
+  #overrun(): void {
+    this.overruns++
+    this.#options.onOverrun?.()
+  }
+}
+
+/** Kernels before the option existed go on without it. */
+function setIfKnown(socket: KernelSocket, option: number, name: string): void {
+  try {
+    socket.setOption(SOL_NETLINK, option, 1, `set ${name}`)
+  } catch (error) {
+    if (!(error instanceof SystemError) || error.errno !== ERRNO.ENOPROTOOPT) throw error
+  }
+}
