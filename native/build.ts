@@ -25,7 +25,7 @@ export function buildAddon(name: string, target: string, extraFlags: readonly st
   if (!existsSync(join(HEADERS, 'node_api.h'))) {
     throw new Error(`no Node.js headers in ${HEADERS}: run 'npm run native', which installs them`)
   }
-  const compiler = process.env['CC'] ?? 'cc'
+  const compiler = process.env.CC ?? 'cc'
   const sources = files.filter(file => file.endsWith('.c'))
   mkdirSync(dirname(target), { recursive: true })
   // Never write into a file that a running process has mapped: a new one takes its place.

@@ -5,9 +5,10 @@
 import { NetlinkFormatError, parseAttributes } from './attributes.ts'
 import { GENL_HEADER, genlCommand, genlRequest, MESSAGE_HEADER, type Message } from './message.ts'
 
-/** The only family with a fixed id, and its group that tells of families that come and go. */
+/** Type of nlctrl's messages: the only family with a fixed id. */
 export const NLCTRL_ID = 16
-export const NLCTRL_GROUP_NOTIFY = 16
+/** Number of its group `notify`, which tells of families that come and go. */
+export const GENL_GROUP_NOTIFY = 16
 
 const VERSION = 2
 const COMMAND = { newFamily: 1, delFamily: 2, getFamily: 3 } as const
@@ -15,7 +16,7 @@ const ATTRIBUTE = { id: 1, name: 2, version: 3, groups: 7 } as const
 const GROUP = { name: 1, id: 2 } as const
 
 /** A generic netlink family of the running kernel. */
-export interface GenlFamily {
+export interface Family {
   /** Type of its messages. */
   readonly id: number
   readonly name: string
@@ -24,35 +25,19 @@ export interface GenlFamily {
   readonly groups: ReadonlyMap<string, number>
 }
 
-/** What a notification of nlctrl says; undefined for those about groups alone. */
-export interface FamilyChange {
-  readonly kind: 'added' | 'removed'
-  readonly family: GenlFamily
+/** A family that has come, or gone. */
+export interface FamilyNotification {
+  readonly gone: boolean
+  readonly family: Family
 }
 
-/** What is needed of agent/kernel/netlink-socket.ts. */
-interface Requester {
-  request(message: Uint8Array, operation?: string): Promise<Message | undefined>
-}
-
-/**
- * The family of this name, or undefined when the kernel has none (ENOENT): its module is not loaded, or it does not
- * exist in the network namespace of the socket.
- */
-export async function resolveFamily(socket: Requester, name: string): Promise<GenlFamily | undefined> {
-  const request = genlRequest(NLCTRL_ID, COMMAND.getFamily, VERSION).text(ATTRIBUTE.name, name).build()
-  try {
-    const reply = await socket.request(request, `look up netlink family '${name}'`)
-    if (reply === undefined) throw new NetlinkFormatError('missing', 0, `no answer about family '${name}'`)
-    return readFamily(reply)
-  } catch (error) {
-    if ((error as { code?: string }).code === 'ENOENT') return undefined
-    throw error
-  }
+/** Asks for the family of this name. */
+export function getFamily(name: string): Uint8Array {
+  return genlRequest(NLCTRL_ID, COMMAND.getFamily, VERSION).text(ATTRIBUTE.name, name).build()
 }
 
 /** Reads a NEWFAMILY message. */
-export function readFamily(message: Message): GenlFamily {
+export function readFamily(message: Message): Family {
   const { view } = message
   const attributes = parseAttributes(view, MESSAGE_HEADER + GENL_HEADER, view.byteLength)
   const id = attributes.u16(ATTRIBUTE.id)
@@ -73,13 +58,12 @@ export function readFamily(message: Message): GenlFamily {
   return { id, name, version: attributes.u32(ATTRIBUTE.version) ?? 0, groups }
 }
 
-/** Reads a notification of group NLCTRL_GROUP_NOTIFY. */
-export function readFamilyChange(message: Message): FamilyChange | undefined {
+/** Reads a notification of group GENL_GROUP_NOTIFY; undefined for one about a group of a family alone. */
+export function readFamilyNotification(message: Message): FamilyNotification | undefined {
   if (message.view.byteLength < MESSAGE_HEADER + GENL_HEADER) {
     throw new NetlinkFormatError('wrong-size', 0, 'generic netlink message without its header')
   }
   const command = genlCommand(message.view, 0)
-  if (command === COMMAND.newFamily) return { kind: 'added', family: readFamily(message) }
-  if (command === COMMAND.delFamily) return { kind: 'removed', family: readFamily(message) }
-  return undefined
+  if (command !== COMMAND.newFamily && command !== COMMAND.delFamily) return undefined
+  return { gone: command === COMMAND.delFamily, family: readFamily(message) }
 }
