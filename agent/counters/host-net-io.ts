@@ -1,0 +1,118 @@
+/** host_net_io (0:2006): the sum of /proc/net/dev over the devices by which packets enter and leave the host. */
+
+import { FileFormatError, low32, parseCounter, readTextFile, type TextFile } from '../kernel/files.ts'
+import { type HostNetIo, hostNetIo } from '../wire/sflow/counters/host.ts'
+import type { CounterReader } from './reader.ts'
+
+/** What the rule of countedDevices() wants to know of an interface. */
+export interface NetworkDevice {
+  readonly ifIndex: number
+  readonly name: string
+  readonly isLoopback: boolean
+  /** `bridge`, `veth`, …; undefined for a driver's own device. */
+  readonly kind: string | undefined
+  /** ifIndex of the bridge, bond, … that it belongs to. */
+  readonly master: number | undefined
+  /** ifIndex of the device below, or of the other end. */
+  readonly link: number | undefined
+  /** Where `link` counts: undefined for this namespace. */
+  readonly linkNetnsId: number | undefined
+  /** As the switch or the adapter names the port; `pf0vf1` for the host's end of a virtual function. */
+  readonly physicalPortName: string | undefined
+}
+
+export function hostNetIoReader(
+  root: string,
+  devices: () => Iterable<NetworkDevice>,
+): CounterReader<typeof hostNetIo> {
+  return {
+    record: hostNetIo,
+    async read() {
+      return sumOfDevices(parseNetDev(await readTextFile(root, 'proc/net/dev')), countedDevices(devices()))
+    },
+  }
+}
+
+/**
+ * Names of the devices whose sum holds each packet once, whether or not they are up (a sum must not go back when one
+ * goes down):
+ *
+ * - Devices of a driver (no kind). Not those that have another device below them in this namespace, nor the members of
+ *   such a device (the virtual function under a Hyper-V or failover device, which counts for both), nor the host's end of
+ *   a virtual function. The members of a bond count, the bond does not; so with bridges, VLANs, tunnels, veth.
+ * - Where there is none, in a container, the virtual devices whose other end is in another namespace.
+ */
+export function countedDevices(devices: Iterable<NetworkDevice>): Set<string> {
+  const all = [...devices].filter(device => !device.isLoopback)
+  const isBelowHere = ({ link, linkNetnsId, ifIndex }: NetworkDevice) =>
+    link !== undefined && link !== 0 && link !== ifIndex && linkNetnsId === undefined
+  const physical = new Map(
+    all
+      .filter(device => device.kind === undefined && !isBelowHere(device))
+      .filter(device => !/(vf|sf)\d+$/.test(device.physicalPortName ?? ''))
+      .map(device => [device.ifIndex, device]),
+  )
+  const counted =
+    physical.size > 0
+      ? [...physical.values()].filter(({ master }) => master === undefined || !physical.has(master))
+      : all.filter(device => device.linkNetnsId !== undefined)
+  return new Set(counted.map(device => device.name))
+}
+
+/** A line of /proc/net/dev, without what the structure has no field for. */
+export interface DeviceCounters {
+  readonly name: string
+  readonly bytesIn: bigint
+  readonly packetsIn: bigint
+  readonly errorsIn: bigint
+  /** Dropped and missed: the kernel adds them up here (net/core/net-procfs.c). */
+  readonly dropsIn: bigint
+  readonly bytesOut: bigint
+  readonly packetsOut: bigint
+  readonly errorsOut: bigint
+  readonly dropsOut: bigint
+}
+
+/** Two lines of headings, then `name: ` and 8 numbers for each direction. */
+export function parseNetDev(file: TextFile): DeviceCounters[] {
+  const devices: DeviceCounters[] = []
+  for (const [i, line] of file.text.split('\n').entries()) {
+    if (i < 2 || line === '') continue
+    const match = /^\s*(\S+):\s*(.*)$/.exec(line)
+    if (match === null) {
+      throw new FileFormatError(file.path, i + 1, `expected a device name and a colon, got "${line}"`)
+    }
+    const name = match[1]!
+    const words = match[2]!.split(/\s+/)
+    const field = (column: number, what: string) =>
+      parseCounter(file, i + 1, `${name}: ${what}`, words[column])
+    devices.push({
+      name,
+      bytesIn: field(0, 'bytes received'),
+      packetsIn: field(1, 'packets received'),
+      errorsIn: field(2, 'receive errors'),
+      dropsIn: field(3, 'receive drops'),
+      bytesOut: field(8, 'bytes sent'),
+      packetsOut: field(9, 'packets sent'),
+      errorsOut: field(10, 'send errors'),
+      dropsOut: field(11, 'send drops'),
+    })
+  }
+  return devices
+}
+
+export function sumOfDevices(devices: readonly DeviceCounters[], counted: ReadonlySet<string>): HostNetIo {
+  const chosen = devices.filter(device => counted.has(device.name))
+  const sum = (value: (device: DeviceCounters) => bigint) =>
+    chosen.reduce((total, device) => total + value(device), 0n)
+  return {
+    bytes_in: sum(device => device.bytesIn),
+    pkts_in: low32(sum(device => device.packetsIn)),
+    errs_in: low32(sum(device => device.errorsIn)),
+    drops_in: low32(sum(device => device.dropsIn)),
+    bytes_out: sum(device => device.bytesOut),
+    pkts_out: low32(sum(device => device.packetsOut)),
+    errs_out: low32(sum(device => device.errorsOut)),
+    drops_out: low32(sum(device => device.dropsOut)),
+  }
+}

@@ -1,0 +1,27 @@
+import type { CounterRecord } from '../wire/sflow/record.ts'
+import type { ValueOf } from '../wire/struct.ts'
+
+/** Reads one structure of one data source from the kernel. */
+export interface CounterReader<R extends CounterRecord = CounterRecord> {
+  /** The structure; its name is also the reader's. */
+  readonly record: R
+  /**
+   * The kernel's figures now; undefined when this data source does not have the structure. Rejects when they cannot
+   * be read. A counter the platform lacks is all ones, in every reading alike.
+   */
+  read(): Promise<ValueOf<R> | undefined>
+}
+
+/**
+ * Lets those who ask while an answer is under way share it: structures that come from one file or one request are
+ * then read once, and in the same instant.
+ */
+export function shared<T>(read: () => Promise<T>): () => Promise<T> {
+  let underWay: Promise<T> | undefined
+  return () => {
+    underWay ??= read().finally(() => {
+      underWay = undefined
+    })
+    return underWay
+  }
+}
