@@ -37,6 +37,9 @@ modules() {
   if ! cmp -s package-lock.json node_modules/.weir-lock; then
     say "installing npm packages (Node.js 24 is one of them)"
     npm ci --no-audit --no-fund --loglevel=error >&2
+    # Commands that npm does not link by itself: biome's binary comes without its wrapper, and npx looks here.
+    for biome in node_modules/@biomejs/cli-linux-*/biome; do ln -sf "../../$biome" node_modules/.bin/biome; done
+    ln -sf ../../packaging/weir node_modules/.bin/weir
     cp package-lock.json node_modules/.weir-lock
   fi
 }
