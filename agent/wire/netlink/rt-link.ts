@@ -28,6 +28,7 @@ const IFLA = {
   physPortName: 38,
   newIfindex: 49,
   permAddress: 54,
+  parentDevice: 56,
 } as const
 
 const LINKINFO = { kind: 1, data: 2, slaveKind: 4, slaveData: 5 } as const
@@ -45,7 +46,7 @@ const BOND_SLAVE = {
   partnerState: 8,
 } as const
 
-/** RTEXT_FILTER_SKIP_STATS: the reply without counters. */
+/** RTEXT_FILTER_SKIP_STATS: without the counters of IPv6, which are half of the message. */
 const SKIP_STATS = 8
 
 /** Interface flags (include/uapi/linux/if.h). */
@@ -88,6 +89,8 @@ export interface BondPortInfo {
 
 /** One interface as the kernel describes it. */
 export interface Link {
+  /** 0; others are notifications of a bridge or of IPv6 about a part of the link, also of parts that end. */
+  readonly family: number
   readonly ifIndex: number
   readonly name: string
   /** One of ARPHRD, or another number of that registry. */
@@ -116,24 +119,24 @@ export interface Link {
   readonly bondPort: BondPortInfo | undefined
   /** STP state of a bridge's port: 3 forwards. */
   readonly bridgePortState: number | undefined
+  /** Device that carries it (PCI address, …), for hardware and what simulates it (Linux 5.14). */
+  readonly parentDevice: string | undefined
   /** The same hex digits for all ports of one switch; undefined when it is not a switch's port. */
   readonly switchId: string | undefined
   readonly physicalPortName: string | undefined
   readonly promiscuity: number
   /** In the notification of a move to another namespace: the ifIndex that it has there. */
   readonly newIfIndex: number | undefined
-  /** Absent where the request asked for none. */
-  readonly stats64: LinkStats64 | undefined
 }
 
-/** Request for all links of the namespace, without counters. */
+/** Request for all links of the namespace. */
 export function dumpLinks(): Uint8Array<ArrayBuffer> {
   return new MessageBuilder(RTM.getLink, FLAG.dump, new Uint8Array(LINK_HEADER))
     .u32(IFLA.extMask, SKIP_STATS)
     .build()
 }
 
-/** Request for one link, counters included; the reply is an RTM_NEWLINK. */
+/** Request for one link; the reply is an RTM_NEWLINK. */
 export function getLink(ifIndex: number): Uint8Array<ArrayBuffer> {
   const header = new DataView(new ArrayBuffer(LINK_HEADER))
   header.setInt32(4, ifIndex, true)
@@ -149,6 +152,7 @@ export function readLink(message: Message): Link {
   const slaveKind = info?.text(LINKINFO.slaveKind)
   const slaveData = info?.nest(LINKINFO.slaveData)
   return {
+    family: message.view.getUint8(MESSAGE_HEADER),
     ifIndex: message.view.getInt32(MESSAGE_HEADER + 4, true),
     name: attributes.text(IFLA.ifname) ?? '',
     hardwareType: message.view.getUint16(MESSAGE_HEADER + 2, true),
@@ -167,12 +171,17 @@ export function readLink(message: Message): Link {
     bond: kind === 'bond' && data !== undefined ? bondInfo(data) : undefined,
     bondPort: slaveKind === 'bond' && slaveData !== undefined ? bondPortInfo(slaveData) : undefined,
     bridgePortState: slaveKind === 'bridge' ? slaveData?.u8(BRIDGE_PORT_STATE) : undefined,
+    parentDevice: attributes.text(IFLA.parentDevice),
     switchId: hexText(attributes.bytes(IFLA.physSwitchId)),
     physicalPortName: attributes.text(IFLA.physPortName),
     promiscuity: attributes.u32(IFLA.promiscuity) ?? 0,
     newIfIndex: attributes.i32(IFLA.newIfindex),
-    stats64: linkStats64(attributes, IFLA.stats64),
   }
+}
+
+/** The counters in an RTM_NEWLINK; apart from readLink() because most who follow links do not want them. */
+export function readLinkStats(message: Message): LinkStats64 | undefined {
+  return linkStats64(attributesAfter(message, LINK_HEADER), IFLA.stats64)
 }
 
 function bondInfo(data: Attributes): BondInfo {

@@ -4,7 +4,7 @@
  *
  *     if_stats_msg  family u8 · pad u8 · pad u16 · ifindex u32 · filter_mask u32
  */
-import { type Attribute, type Attributes, NetlinkFormatError } from './attributes.ts'
+import { ATTRIBUTE_HEADER, type Attributes, NetlinkFormatError } from './attributes.ts'
 import { FLAG, MESSAGE_HEADER, type Message, MessageBuilder } from './message.ts'
 import { attributesAfter, RTM } from './rt.ts'
 
@@ -124,17 +124,17 @@ function cpuStats(offload: Attributes | undefined): LinkStats64 | undefined {
 
 /** The struct rtnl_link_stats64 in attribute `type`; its length tells how many counters the kernel has. */
 export function linkStats64(attributes: Attributes, type: number): LinkStats64 | undefined {
-  const attribute: Attribute | undefined = attributes.all(type)[0]
-  if (attribute === undefined) return undefined
-  const present = (attribute.end - attribute.start) >> 3
+  const bytes = attributes.bytes(type)
+  if (bytes === undefined) return undefined
+  const present = bytes.length >> 3
   if (present < LINK_STATS64_LEAST) {
-    const length = attribute.end - attribute.start
-    throw new NetlinkFormatError('wrong-size', attribute.start - 4, `${length} bytes of link statistics`)
+    const at = bytes.byteOffset - attributes.view.byteOffset - ATTRIBUTE_HEADER
+    throw new NetlinkFormatError('wrong-size', at, `link statistics of ${bytes.length} bytes`)
   }
+  const counters = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   const stats: Record<string, bigint | undefined> = {}
   LINK_STATS64.forEach((name, index) => {
-    stats[name] =
-      index < present ? attributes.view.getBigUint64(attribute.start + 8 * index, true) : undefined
+    stats[name] = index < present ? counters.getBigUint64(8 * index, true) : undefined
   })
   return stats as LinkStats64
 }
