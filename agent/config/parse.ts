@@ -72,7 +72,7 @@ export function parse(text: string): Parsed {
   } else {
     readFile()
   }
-  return { values: valuesOf(root) as Values, problems: problems.sort(byPlace), places }
+  return { values: valuesOf(root) as Values, problems: firstOfEachPlace(problems.sort(byPlace)), places }
 
   function problem(
     severity: 'error' | 'warning',
@@ -87,7 +87,9 @@ export function parse(text: string): Parsed {
   function readFile(): void {
     const first = tokens[0]
     if (first === undefined) {
-      problem('error', { line: 1, column: 1, length: 0 }, 'the file is empty', { expected: 'sFlow { … }' })
+      problem('error', { line: 1, column: 1, length: 0 }, 'expected "sFlow {", got an empty file', {
+        expected: 'sFlow {',
+      })
       return
     }
     const start = tokens.findIndex((token, i) => isTop(token) && tokens[i + 1]?.kind === '{')
@@ -143,8 +145,11 @@ export function parse(text: string): Parsed {
         return 'closed'
       }
       if (token.kind === '{') {
-        problem('error', token, 'expected a name before "{"')
+        const glued = adjacent(tokens[at - 1], token)
+        const hint = glued ? '; a value with braces in it has to be quoted' : ''
+        problem('error', token, `expected a name before "{"${hint}`)
         skipBlock()
+        if (glued && tokens[at]?.kind === 'word' && adjacent(tokens[at - 1], tokens[at]!)) at++
       } else if (!readEntry(scope, token)) {
         return 'missing brace'
       }
@@ -162,7 +167,7 @@ export function parse(text: string): Parsed {
       const { deprecated, inactive } = entry
       const form = entry.form === 'block' ? `${name.text} { }` : name.text
       const again = entry.form === 'block' && scope.given.has(found.name)
-      if (deprecated !== undefined) problem('warning', name, `${form} is an old form: write ${deprecated}`)
+      if (deprecated !== undefined) problem('warning', name, `${form} is an old form: ${deprecated}`)
       else if (inactive !== undefined && !again)
         problem('warning', name, `${form} has no effect: ${inactive}`)
     }
@@ -297,8 +302,21 @@ export function parse(text: string): Parsed {
   }
 }
 
+/** Leaves out an error where another one has been found before: it follows from that. */
+function firstOfEachPlace(problems: Problem[]): Problem[] {
+  return problems.filter((problem, i) => {
+    const before = problems[i - 1]
+    return problem.severity !== 'error' || before?.severity !== 'error' || byPlace(problem, before) !== 0
+  })
+}
+
 function isTop(token: Token): boolean {
   return token.kind === 'word' && token.text.toLowerCase() === 'sflow'
+}
+
+/** Whether `after` follows a word or brace with nothing between them. */
+function adjacent(before: Token | undefined, after: Token): boolean {
+  return before?.line === after.line && before.column + before.length === after.column
 }
 
 /** A token as messages show it, cut when long. */

@@ -69,10 +69,10 @@ export function byPlace(a: Place, b: Place): number {
 }
 
 /**
- * The known name that is nearest to what was written, letter case aside, or undefined when none is near enough
- * to be meant: at most one edit in three letters.
+ * The known name that is nearest to what was written, letter case aside: at most one edit in three letters away,
+ * else the only one that contains it. Undefined when there is none.
  */
-export function nearest(written: string, known: Iterable<string>): string | undefined {
+export function nearest(written: string, known: readonly string[]): string | undefined {
   const text = written.toLowerCase()
   let best: string | undefined
   let least = Math.max(1, Math.floor(text.length / 3)) + 1
@@ -84,7 +84,9 @@ export function nearest(written: string, known: Iterable<string>): string | unde
       least = distance
     }
   }
-  return best
+  if (best !== undefined || text.length < 3) return best
+  const holders = known.filter(name => name.toLowerCase().includes(text))
+  return holders.length === 1 ? holders[0] : undefined
 }
 
 /** Insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`. */

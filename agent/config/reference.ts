@@ -22,14 +22,14 @@ export function configurationReference(): string {
     ...blocks.flatMap(([name, block]) => blockSection(name, block)),
     '## Old forms',
     '',
-    'They still work, with a warning. Those of a block set its values only when the block is there too; `DNSSD = on` stands',
-    'for the block itself.',
+    'They are accepted, with a warning. Those of a block count only when the block is there too; `DNSSD = on` stands for the',
+    'block itself.',
     '',
-    '| old form | value | write instead |',
+    '| old form | value | now |',
     '|---|---|---|',
     ...entries
       .filter((named): named is [string, AnySetting] => named[1].deprecated !== undefined)
-      .map(([name, { kind, deprecated }]) => row(code(name), kind.brief, code(deprecated!))),
+      .map(([name, { kind, deprecated }]) => row(code(name), kind.brief, deprecated!)),
     '',
   ].join('\n')
 }

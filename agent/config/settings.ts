@@ -17,7 +17,7 @@ interface Traits {
   readonly ours?: true
   /** Accepted but not acted on; says why or what is missing, to follow "has no effect: ". */
   readonly inactive?: string
-  /** An old spelling; says what to write now. */
+  /** An old form; says what to write now, to follow "is an old form: ". */
   readonly deprecated?: string
 }
 
@@ -561,26 +561,32 @@ export const settings = {
   ),
   eapi: block({}, 'Takes its settings from Arista EOS.', { inactive: vendor('Arista EOS') }),
 
-  DNSSD: optional(kind.onOff(), 'on', 'Enables DNS-SD.', { deprecated: 'dns-sd { }' }),
+  DNSSD: optional(kind.onOff(), 'on', 'Enables DNS-SD.', {
+    deprecated: 'write dns-sd { }, or leave it out for off',
+  }),
   DNSSD_domain: optional(kind.word('a domain'), '.example.com', 'Domain for DNS-SD.', {
-    deprecated: 'dns-sd { domain = … }',
+    deprecated: 'write dns-sd { domain = … }',
   }),
-  samplingDirection: optional(kind.oneOf('in', 'out', 'both'), 'both', 'Ignored.', {
-    deprecated: 'psample { ingress = …  egress = … }',
+  samplingDirection: optional(kind.oneOf('in', 'out', 'both'), 'both', '', {
+    deprecated: 'it is ignored, as hsflowd does',
   }),
-  loopback: optional(kind.onOff(), 'off', 'Ignored.', { deprecated: 'pcap { dev = lo }' }),
-  ulogGroup: optional(kind.int(1), '1', 'ULOG group.', { deprecated: 'ulog { group = … }' }),
+  loopback: optional(kind.onOff(), 'off', '', { deprecated: 'it is ignored, as hsflowd does' }),
+  ulogGroup: optional(kind.int(1), '1', 'ULOG group.', { deprecated: 'write ulog { group = … }' }),
   ulogProbability: optional(kind.fraction(), '0.01', 'ULOG probability.', {
-    deprecated: 'ulog { probability = … }',
+    deprecated: 'write ulog { probability = … }',
   }),
-  nflogGroup: optional(kind.int(1), '5', 'NFLOG group.', { deprecated: 'nflog { group = … }' }),
+  nflogGroup: optional(kind.int(1), '5', 'NFLOG group.', { deprecated: 'write nflog { group = … }' }),
   nflogProbability: optional(kind.fraction(), '0.01', 'NFLOG probability.', {
-    deprecated: 'nflog { probability = … }',
+    deprecated: 'write nflog { probability = … }',
   }),
-  jsonPort: optional(kind.int(1025, 65535), '36343', 'JSON port.', { deprecated: 'json { udpport = … }' }),
-  jsonFIFO: optional(path, '/run/sflow.fifo', 'JSON named pipe.', { deprecated: 'json { fifo = … }' }),
-  'xen.update.dominfo': optional(kind.onOff(), 'off', 'Xen.', { deprecated: 'xen { update.dominfo = … }' }),
-  'xen.dsk': optional(kind.onOff(), 'on', 'Xen.', { deprecated: 'xen { dsk = … }' }),
+  jsonPort: optional(kind.int(1025, 65535), '36343', 'JSON port.', {
+    deprecated: 'write json { udpport = … }',
+  }),
+  jsonFIFO: optional(path, '/run/sflow.fifo', 'JSON named pipe.', { deprecated: 'write json { fifo = … }' }),
+  'xen.update.dominfo': optional(kind.onOff(), 'off', 'Xen.', {
+    deprecated: 'write xen { update.dominfo = … }',
+  }),
+  'xen.dsk': optional(kind.onOff(), 'on', 'Xen.', { deprecated: 'write xen { dsk = … }' }),
 } as const satisfies Entries
 
 /** The values of a whole file. */
