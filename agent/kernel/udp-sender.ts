@@ -1,0 +1,113 @@
+import { constants } from 'node:os'
+import { errnoName, type GrantedBuffer, KernelSocket, SystemError } from './native.ts'
+import { addressFamily, internetAddress } from './sockaddr.ts'
+
+const SOCK_DGRAM = 2
+const SOL_SOCKET = 1
+const SO_BINDTODEVICE = 25
+const { EAGAIN, EINVAL, EMSGSIZE } = constants.errno
+
+/** Room for several hundred datagrams: the kernel charges over two kilobytes for each. */
+const SEND_BYTES = 1 << 20
+
+export interface UdpTarget {
+  /** Numeric IPv4 or IPv6 address; a link-local one may name its device behind `%`. */
+  readonly address: string
+  readonly port: number
+  /** Interface or VRF to send through. */
+  readonly device?: string | undefined
+  /** Network namespace to send from: a name under /var/run/netns, or a path. */
+  readonly namespace?: string | undefined
+  /** Send buffer to ask for, bytes; default 1 MiB. */
+  readonly sendBytes?: number
+}
+
+/**
+ * A UDP socket connected to one receiver. Whatever becomes of a datagram, send() neither throws nor waits:
+ * offered = `datagrams` + the sum of `errors`.
+ */
+export class UdpSender {
+  /** Datagrams and payload bytes that the kernel took. */
+  datagrams = 0
+  bytes = 0
+  /** Datagrams not taken, by errno name. EAGAIN: the send buffer was full. */
+  readonly errors: ReadonlyMap<string, number>
+  /**
+   * Errors that the network reported for datagrams already sent (as ECONNREFUSED: nobody listens at the port), by
+   * errno name. Within one call the kernel hides some of them; they are a sign, not a sum.
+   */
+  readonly reports: ReadonlyMap<string, number>
+  readonly sendBuffer: GrantedBuffer
+  readonly #errors = new Map<string, number>()
+  readonly #reports = new Map<string, number>()
+  readonly #socket: KernelSocket
+
+  /** Opens and connects; what the kernel refuses is a SystemError that names the step. */
+  static open(target: UdpTarget): UdpSender {
+    const [host = '', zone] = target.address.split('%', 2)
+    const device = target.device ?? zone
+    const name = `${target.address} port ${target.port}`
+    const address = internetAddress(host, target.port)
+    if (address === undefined) throw new SystemError(EINVAL, `send to ${name}`, 'not a numeric address')
+    const socket = KernelSocket.open('UDP socket', addressFamily(address), SOCK_DGRAM, 0, target.namespace)
+    try {
+      if (device !== undefined) {
+        const bytes = new TextEncoder().encode(`${device}\0`)
+        socket.setOption(SOL_SOCKET, SO_BINDTODEVICE, bytes, `send through ${device}`)
+      }
+      const buffer = socket.forceSendBuffer(target.sendBytes ?? SEND_BYTES)
+      socket.connect(address, `connect to ${name}`)
+      return new UdpSender(socket, buffer)
+    } catch (error) {
+      socket.close()
+      throw error
+    }
+  }
+
+  private constructor(socket: KernelSocket, sendBuffer: GrantedBuffer) {
+    this.#socket = socket
+    this.sendBuffer = sendBuffer
+    this.errors = this.#errors
+    this.reports = this.#reports
+  }
+
+  /**
+   * Sends `count` datagrams whose bytes are in `memory` at the offsets and lengths that alternate in `spans`.
+   * Returns how many the kernel took; `errors` counts the others.
+   */
+  send(memory: ArrayBuffer, spans: Int32Array, count: number): number {
+    let sent = 0
+    let next = 0
+    // The error that may belong to an earlier datagram: 0, or the errno of the first try to send number `next`.
+    let suspected = 0
+    while (next < count) {
+      const result = this.#socket.sendBatch(memory, spans, next, count - next)
+      if (result > 0) {
+        if (suspected !== 0) add(this.#reports, suspected, 1)
+        suspected = 0
+        for (const end = next + result; next < end; next++) this.bytes += spans[next * 2 + 1]!
+        sent += result
+      } else if (suspected === 0 && -result !== EAGAIN) {
+        suspected = -result
+      } else {
+        // A datagram that is too long is alone to blame; anything else would befall the rest, too.
+        const lost = -result === EMSGSIZE ? 1 : count - next
+        add(this.#errors, -result, lost)
+        suspected = 0
+        next += lost
+      }
+    }
+    this.datagrams += sent
+    return sent
+  }
+
+  /** May be called twice. */
+  close(): void {
+    this.#socket.close()
+  }
+}
+
+function add(counts: Map<string, number>, errno: number, count: number): void {
+  const name = errnoName(errno)
+  counts.set(name, (counts.get(name) ?? 0) + count)
+}
