@@ -8,6 +8,7 @@ import {
   f64,
   ip4,
   ip6,
+  type Kind,
   list,
   mac,
   oneOf,
@@ -19,9 +20,10 @@ import {
   type ValueOf,
 } from '../struct.ts'
 import type { Reader, Writer } from '../xdr.ts'
+import { type RecordValue, type SampleBlock, type SampleValue, sampleSize, writeSample } from './block.ts'
 import { discardReason, meantDiscardReason } from './discard-reasons.ts'
 import { dataSourceType, interfaceFormat } from './enumerations.ts'
-import { type CounterRecord, type Declaration, dataFormat, type FlowRecord, sampleType } from './record.ts'
+import { type CounterRecord, type FlowRecord, sampleType } from './record.ts'
 
 const SFLOW_V5 = 'sFlow v5 (2004) §5.3'
 
@@ -31,12 +33,17 @@ export const INTERFACE_DISCARDED = 1
 export const INTERFACE_MULTIPLE = 2
 
 const compactSource = bits({ type: 8, index: 24 }, 'data source in one word')
-const compactInterface = (doc: string) => bits({ format: 2, value: 30 }, `${doc}, in one word`)
 
 const expandedSource = struct(
   { type: oneOf(dataSourceType, 'what the index counts'), index: u32('number in that space') },
   'data source',
 )
+
+const INPUT = 'interface the packet came in by'
+const OUTPUT = 'interface the packet went out by'
+
+const compactInterface = (doc: string) => bits({ format: 2, value: 30 }, `${doc}, in one word`)
+
 const expandedInterface = (doc: string) =>
   struct(
     {
@@ -45,6 +52,21 @@ const expandedInterface = (doc: string) =>
     },
     doc,
   )
+
+/** Warns of formats that the field may not have. */
+function withFormats<T extends { readonly format: number }>(kind: Kind<T>, most: number): Kind<T> {
+  return {
+    ...kind,
+    read(reader: Reader, name: string) {
+      const at = reader.offset
+      const value = kind.read(reader, name)
+      if (value.format > most) {
+        reader.warn('interface-format', `${name} has the format ${value.format}, which it may not have`, at)
+      }
+      return value
+    },
+  }
+}
 
 const packetCounts = {
   sampling_rate: u32('one in this many packets is sampled', 'packets'),
@@ -56,8 +78,8 @@ export const flowSample = sampleType(0, 1, 'flow_sample', SFLOW_V5, 'flow', {
   sequence_number: u32('of the flow samples of this source'),
   source_id: compactSource,
   ...packetCounts,
-  input: compactInterface('interface the packet came in by'),
-  output: compactInterface('interface the packet went out by'),
+  input: withFormats(compactInterface(INPUT), INTERFACE_INDEX),
+  output: withFormats(compactInterface(OUTPUT), INTERFACE_MULTIPLE),
 })
 
 export const countersSample = sampleType(0, 2, 'counters_sample', SFLOW_V5, 'counter', {
@@ -69,8 +91,8 @@ export const flowSampleExpanded = sampleType(0, 3, 'flow_sample_expanded', SFLOW
   sequence_number: u32('of the flow samples of this source'),
   source_id: expandedSource,
   ...packetCounts,
-  input: expandedInterface('interface the packet came in by'),
-  output: expandedInterface('interface the packet went out by'),
+  input: withFormats(expandedInterface(INPUT), INTERFACE_INDEX),
+  output: withFormats(expandedInterface(OUTPUT), INTERFACE_MULTIPLE),
 })
 
 export const countersSampleExpanded = sampleType(0, 4, 'counters_sample_expanded', SFLOW_V5, 'counter', {
@@ -152,13 +174,6 @@ export type DiscardedPacket = ValueOf<typeof discardedPacket>
 export type DataSource = CountersSample['source_id']
 export type Interface = FlowSample['input']
 
-/** One record of a sample to be written. */
-export interface RecordValue<D extends Declaration> {
-  readonly record: D
-  /** The value that belongs to `record`. */
-  readonly value: unknown
-}
-
 /** A counters sample to be written. */
 export interface CountersSampleInput {
   /** Of the counters samples of this source, from 1. */
@@ -172,22 +187,14 @@ export interface CountersSampleInput {
 
 /** A discarded packet to be written. */
 export interface DiscardedPacketInput {
-  readonly sample: DiscardedPacket
+  readonly packet: DiscardedPacket
   /** The sampled header first. */
   readonly records: readonly RecordValue<FlowRecord>[]
 }
 
-/** A record with the value that fits its declaration, checked by the compiler. */
-export function recordOf<D extends Declaration>(record: D, value: ValueOf<D>): RecordValue<D> {
-  return { record, value }
-}
-
-/** Format and length, before every sample and record. */
-const HEAD_BYTES = 8
-
 /** Bytes that writeCountersSample will write. */
 export function countersSampleSize(input: CountersSampleInput): number {
-  return HEAD_BYTES + countersSampleExpanded.minSize + recordsSize(input.records)
+  return sampleSize(countersSampleValue(input))
 }
 
 /**
@@ -195,51 +202,42 @@ export function countersSampleSize(input: CountersSampleInput): number {
  * fit its field or the sample does not fit the writer; what was written until then is to be discarded.
  */
 export function writeCountersSample(writer: Writer, input: CountersSampleInput): void {
-  const { sequence, sourceType, sourceIndex, records } = input
-  writeBlock(writer, countersSampleExpanded, () => {
-    const source_id = { type: sourceType, index: sourceIndex }
-    countersSampleExpanded.write(writer, { sequence_number: sequence, source_id })
-    writeRecords(writer, records)
-  })
+  writeSample(writer, countersSampleValue(input))
+}
+
+function countersSampleValue(input: CountersSampleInput): SampleValue {
+  const value: CountersSample = {
+    sequence_number: input.sequence,
+    source_id: { type: input.sourceType, index: input.sourceIndex },
+  }
+  return { sample: countersSampleExpanded, value, records: input.records }
 }
 
 /** Bytes that writeDiscardedPacket will write. */
 export function discardedPacketSize(input: DiscardedPacketInput): number {
-  return HEAD_BYTES + discardedPacket.minSize + recordsSize(input.records)
+  return sampleSize({ sample: discardedPacket, value: input.packet, records: input.records })
 }
 
 /** Writes discarded_packet (0:5) with its format and length; fails as writeCountersSample does. */
 export function writeDiscardedPacket(writer: Writer, input: DiscardedPacketInput): void {
-  writeBlock(writer, discardedPacket, () => {
-    discardedPacket.write(writer, input.sample)
-    writeRecords(writer, input.records)
-  })
+  writeSample(writer, { sample: discardedPacket, value: input.packet, records: input.records })
 }
 
-function recordsSize(records: readonly RecordValue<Declaration>[]): number {
-  let bytes = 4
-  for (const { record, value } of records) {
-    bytes += HEAD_BYTES + record.size(value as ValueOf<Declaration>)
-  }
-  return bytes
+/** The value of a flow sample in either form. */
+export function flowSampleOf(block: SampleBlock): FlowSample | undefined {
+  if (!('sample' in block)) return undefined
+  const isFlow = block.sample === flowSample || block.sample === flowSampleExpanded
+  return isFlow ? (block.value as FlowSample) : undefined
 }
 
-function writeRecords(writer: Writer, records: readonly RecordValue<Declaration>[]): void {
-  writer.u32(records.length, 'records')
-  for (const { record, value } of records) {
-    writeBlock(writer, record, () => record.write(writer, value as ValueOf<Declaration>))
-  }
+/** The value of a counters sample in either form. */
+export function countersSampleOf(block: SampleBlock): CountersSample | undefined {
+  if (!('sample' in block)) return undefined
+  const isCounters = block.sample === countersSample || block.sample === countersSampleExpanded
+  return isCounters ? (block.value as CountersSample) : undefined
 }
 
-/** Format, length, and whatever `body` writes. */
-export function writeBlock(
-  writer: Writer,
-  block: { readonly enterprise: number; readonly format: number },
-  body: () => void,
-): void {
-  writer.u32(dataFormat(block.enterprise, block.format), 'format')
-  const lengthAt = writer.offset
-  writer.u32(0, 'length')
-  body()
-  writer.view.setUint32(lengthAt, writer.offset - lengthAt - 4)
+/** The value of a discarded packet. */
+export function discardedPacketOf(block: SampleBlock): DiscardedPacket | undefined {
+  return 'sample' in block && block.sample === discardedPacket ? (block.value as DiscardedPacket) : undefined
 }
