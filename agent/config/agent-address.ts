@@ -1,6 +1,6 @@
 /** Chooses the address that the agent is known by, in the way hsflowd does. */
 
-import { formatAddress, type IpAddress, inBlock, parseAddress } from './address.ts'
+import { formatAddress, inBlock, parseAddress } from './address.ts'
 import type { AgentAddressConfig, CidrRule } from './config.ts'
 
 /** One address of one interface of this host. */
@@ -54,8 +54,8 @@ export function chooseAgentAddress(
   for (const candidate of candidates) {
     const ip = parseAddress(candidate.address)
     if (ip === undefined) continue
-    if (ip.family === 4 && !candidate.up && withIpv4.has(candidate.ifIndex)) continue
-    if (ip.family === 4) withIpv4.add(candidate.ifIndex)
+    if (ip.length === 4 && !candidate.up && withIpv4.has(candidate.ifIndex)) continue
+    if (ip.length === 4) withIpv4.add(candidate.ifIndex)
     const scored = score(candidate, ip, rules, pegged.has(candidate))
     const same = byAddress.get(scored.address)
     byAddress.set(scored.address, same === undefined ? scored : merge(same, scored))
@@ -104,11 +104,11 @@ function deviceAddresses(
 
 function score(
   candidate: AddressCandidate,
-  ip: IpAddress,
+  ip: Uint8Array,
   rules: AgentAddressConfig,
   pegged: boolean,
 ): Scored {
-  const [base, name] = ip.family === 4 ? classOfIpv4(ip, candidate.vlan) : classOfIpv6(ip, candidate.vlan)
+  const [base, name] = ip.length === 4 ? classOfIpv4(ip, candidate.vlan) : classOfIpv6(ip, candidate.vlan)
   let sum = base
   const why = [`${name} ${base}`]
   const match = firstMatch(ip, rules.cidrs)
@@ -127,7 +127,7 @@ function score(
     score: sum,
     why: why.join(', '),
     ifIndex: candidate.ifIndex,
-    temporary: ip.family === 6 && !candidate.permanent,
+    temporary: ip.length === 16 && !candidate.permanent,
   }
 }
 
@@ -139,7 +139,7 @@ function merge(a: Scored, b: Scored): Scored {
 
 /** Blocks are tried from the last declared to the first; the position counts from the last, which is 1. */
 function firstMatch(
-  ip: IpAddress,
+  ip: Uint8Array,
   cidrs: readonly CidrRule[],
 ): { rule: CidrRule; position: number } | undefined {
   for (let i = cidrs.length - 1; i >= 0; i--) {
@@ -172,7 +172,7 @@ const IPV6_BEFORE_VLAN: Classes = [
 ]
 const IPV6_AFTER_VLAN: Classes = [['ff00::', 8, 0, 'IPv6 multicast']]
 
-function classOfIpv4(ip: IpAddress, vlan: boolean): readonly [number, string] {
+function classOfIpv4(ip: Uint8Array, vlan: boolean): readonly [number, string] {
   return (
     classIn(IPV4_BEFORE_VLAN, ip) ??
     (vlan ? [8, 'IPv4 on a VLAN'] : undefined) ??
@@ -180,7 +180,7 @@ function classOfIpv4(ip: IpAddress, vlan: boolean): readonly [number, string] {
   )
 }
 
-function classOfIpv6(ip: IpAddress, vlan: boolean): readonly [number, string] {
+function classOfIpv6(ip: Uint8Array, vlan: boolean): readonly [number, string] {
   return (
     classIn(IPV6_BEFORE_VLAN, ip) ??
     (vlan ? [7, 'IPv6 on a VLAN'] : undefined) ??
@@ -188,7 +188,7 @@ function classOfIpv6(ip: IpAddress, vlan: boolean): readonly [number, string] {
   )
 }
 
-function classIn(classes: Classes, ip: IpAddress): readonly [number, string] | undefined {
+function classIn(classes: Classes, ip: Uint8Array): readonly [number, string] | undefined {
   const found = classes.find(([address, bits]) => inBlock(ip, { address, bits }))
   return found && [found[2], found[3]]
 }

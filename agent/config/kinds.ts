@@ -1,7 +1,7 @@
 /** The kinds of values of the configuration language: how each is written and what it becomes. */
 
 import { isIP } from 'node:net'
-import { formatAddress, masked, parseAddress } from './address.ts'
+import { formatAddress, masked, maskLength, parseAddress } from './address.ts'
 import type { CidrRule } from './config.ts'
 import { posixRegex } from './posix-regex.ts'
 
@@ -177,8 +177,8 @@ export function cidr(): Kind<CidrRule | undefined> {
           remark: 'a name is not looked up here and has no effect: write the address',
         }
       }
-      const width = ip.family === 4 ? 32 : 128
-      const bits = after === undefined ? width : prefixLength(after, ip.family)
+      const width = ip.length * 8
+      const bits = after === undefined ? width : prefixLength(after, ip)
       if (bits === undefined || bits > width) return { error: `a prefix has 0 to ${width} bits` }
       return { value: { address: formatAddress(masked(ip, bits)), bits, exclude } }
     },
@@ -186,12 +186,10 @@ export function cidr(): Kind<CidrRule | undefined> {
 }
 
 /** The bits of a prefix written as a number or as a mask; undefined when it is neither. */
-function prefixLength(text: string, family: 4 | 6): number | undefined {
+function prefixLength(text: string, address: Uint8Array): number | undefined {
   if (/^\d{1,3}$/.test(text)) return Number(text)
   const mask = parseAddress(text)
-  if (mask?.family !== family) return undefined
-  const [, ones] = /^(1*)0*$/.exec(mask.bits.toString(2).padStart(family === 4 ? 32 : 128, '0')) ?? []
-  return ones?.length
+  return mask?.length === address.length ? maskLength(mask) : undefined
 }
 
 /** `A` (exactly), `A-B` or `A-` (and above), in bit/s with K, M, G, T or P; a fraction (`2.5G`) is allowed. */

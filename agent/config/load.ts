@@ -98,26 +98,21 @@ function checkRules({ values, places }: Parsed, problems: Problem[]): void {
   }
   const discovery = values['dns-sd'] !== undefined || values.DNSSD === true
 
+  const targets = new Map<string, number>()
   values.collector.forEach((collector, i) => {
     // An ip that was refused has its own error.
-    if (!places.has(`collector[${i}].ip`)) {
-      report('error', `collector[${i}]`, 'collector { } has no ip')
-    }
-    const same = values.collector.findIndex(
-      other =>
-        other.ip === collector.ip &&
-        other.udpport === collector.udpport &&
-        other.dev === collector.dev &&
-        other.namespace === collector.namespace,
-    )
-    if (collector.ip !== undefined && same < i) {
-      const line = places.get(`collector[${same}]`)?.line
+    if (!places.has(`collector[${i}].ip`)) report('error', `collector[${i}]`, 'collector { } has no ip')
+    if (collector.ip === undefined) return
+    const { ip, udpport, dev, namespace } = collector
+    const target = JSON.stringify([ip, udpport, dev, namespace])
+    const same = targets.get(target)
+    if (same === undefined) targets.set(target, places.get(`collector[${i}]`)!.line)
+    else
       report(
         'warning',
         `collector[${i}]`,
-        `the same collector as in line ${line}: it gets every datagram twice`,
+        `the same collector as in line ${same}: it gets every datagram twice`,
       )
-    }
   })
   if (values.collector.length === 0 && places.has('sFlow')) {
     const sources = ['dns-sd', 'DNSSD', 'sonic', 'eapi'] as const

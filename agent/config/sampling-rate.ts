@@ -20,6 +20,9 @@ const DEFAULT_BPS_RATIO = 1_000_000
  * The rate of an interface. The first that applies: administratively down, 0; `sampling.<speed>` for its speed;
  * `sampling.bps_ratio` for any speed; one packet in speed / 1,000,000, at least one in 100; `sampling` when the
  * speed is not known. `speedBitsPerSecond` is 0 when unknown.
+ *
+ * A `polling.<speed>` setting takes no part. (With hsflowd it stands for `sampling.<speed>` at the global rate, which
+ * nobody who writes it means.)
  */
 export function effectiveRate(
   config: RateRules,
