@@ -3,7 +3,7 @@
  * all; what it takes and refuses is what hsflowd takes and refuses.
  */
 
-import { byPlace, nearest, type Place, type Problem, printable } from './problem.ts'
+import { byPlace, linesOf, nearest, type Place, type Problem } from './problem.ts'
 import {
   type Block,
   type Entries,
@@ -62,7 +62,7 @@ export function parse(text: string): Parsed {
   }
   const nul = text.indexOf('\0')
   if (nul >= 0) {
-    const before = text.slice(0, nul).split(/\r\n|\r|\n/)
+    const before = linesOf(text.slice(0, nul))
     problems.length = 0
     problem(
       'error',
@@ -322,7 +322,7 @@ function adjacent(before: Token | undefined, after: Token): boolean {
 /** A token as messages show it, cut when long. */
 function shown(token: Token | undefined): string {
   if (token === undefined) return 'the end of the file'
-  return `"${printable(token.text.length > 60 ? `${token.text.slice(0, 60)}…` : token.text)}"`
+  return `"${token.text.length > 60 ? `${token.text.slice(0, 60)}…` : token.text}"`
 }
 
 /** The block that a name belongs to, if exactly one has it. */

@@ -28,7 +28,7 @@ export function linesOf(text: string): string[] {
 }
 
 /** Text for a terminal: control characters, tabs excepted, become the replacement character. */
-export function printable(text: string): string {
+function printable(text: string): string {
   return text.replace(/[^\P{Cc}\t]/gu, '\ufffd')
 }
 
@@ -57,7 +57,7 @@ export function formatProblem(problem: Problem, file: string, lines: readonly st
   const hint = suggestion === undefined ? '' : `  did you mean ${suggestion}?`
   const number = String(line)
   return [
-    `${file}:${line}:${column}: ${severity === 'warning' ? 'warning: ' : ''}${message}`,
+    printable(`${file}:${line}:${column}: ${severity === 'warning' ? 'warning: ' : ''}${message}`),
     `  ${number} | ${source}`,
     `  ${' '.repeat(number.length)} | ${indent}${caret}${hint}`,
   ].join('\n')

@@ -78,7 +78,7 @@ test('a problem is shown with its line and a caret', () => {
   } as const
   assert.equal(
     formatProblem(problem, 'f', ['', '\t\u001bbad', '']),
-    'f:2:3: wrong\n  2 | \t\ufffdbad\n    | \t ^^^  did you mean right?',
+    'f:2:3: wrong\ufffd\n  2 | \t\ufffdbad\n    | \t ^^^  did you mean right?',
   )
 })
 
