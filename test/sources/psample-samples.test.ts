@@ -5,6 +5,7 @@ import { Ledger } from '../../agent/health/ledger.ts'
 import type { PacketSample } from '../../agent/sources/packet-sample.ts'
 import { PsampleSamples, type PsampleSamplesOptions } from '../../agent/sources/psample-samples.ts'
 import { psampleMessage, sampleAttributes, u16, u32, u64 } from '../support/psample-message.ts'
+import { recordedPsample } from '../support/recorded.ts'
 
 type Seen = Omit<PacketSample, 'headerWords'> & { header: Buffer }
 
@@ -205,4 +206,32 @@ describe('samples from PSAMPLE', () => {
       ],
     )
   })
+})
+
+describe('messages recorded from real kernels', () => {
+  for (const { name, messages } of recordedPsample()) {
+    test(name, () => {
+      const { under, seen } = source({}, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+      for (const bytes of messages) {
+        under.receive(new DataView(bytes.buffer), new Int32Array(bytes.buffer), 0, bytes.length)
+      }
+      assert.equal(under.takeProblem(), undefined)
+      assert.equal(seen.length, messages.length)
+      assert.equal(under.missing(), 0)
+      const simulated = name.includes('netdevsim')
+      for (const sample of seen) {
+        // netdevsim makes frames of 142 bytes; the ping is 100 bytes of data in ICMP, IPv4 and Ethernet.
+        assert.equal(sample.frameLength, 142 + 4)
+        assert.equal(sample.headerLength, 128)
+        assert.equal(sample.samplingRate, simulated ? 400 : 1)
+        assert.equal(sample.egressQueue, simulated ? 7 : -1)
+        assert.ok(simulated ? sample.queueDepthBytes < 2 ** 24 : sample.queueDepthBytes === -1)
+        assert.ok(simulated ? sample.transitDelayNs < 2 ** 27 : sample.transitDelayNs === -1)
+        assert.equal(sample.header.readUInt16BE(12), 0x0800)
+        assert.equal(sample.header.readUInt8(23), simulated ? 17 : 1)
+        const timestamp = (BigInt(sample.timestampHigh) << 32n) | BigInt(sample.timestampLow)
+        assert.ok(timestamp > 1_700_000_000_000_000_000n, `${timestamp}`)
+      }
+    })
+  }
 })
