@@ -1,0 +1,338 @@
+import type { CounterReader } from '../counters/reader.ts'
+import type { Ledger, Loss } from '../health/ledger.ts'
+import type { CountersSampleInput } from '../wire/sflow/samples.ts'
+
+/**
+ * Asks the readers of each data source for their counters once in its interval and numbers the samples (sFlow v5
+ * §4.2.3). The times of the sources are spread over the interval; a reader that fails or hangs costs its own structure
+ * and nothing else. The poller does not know what a reader reads or where samples go.
+ *
+ * Losses are counted in structures, stage `counters`.
+ */
+
+/** A data source and what there is to tell of it. */
+export interface PolledSource {
+  /** 0 interface, 2 physical entity, 3 logical entity. */
+  readonly type: number
+  readonly index: number
+  /** 0 polls it not at all. */
+  readonly intervalMs: number
+  /** In the order in which their records are sent. */
+  readonly readers: readonly CounterReader[]
+}
+
+/** A reader that did not answer as it should. */
+export interface PollFailure {
+  readonly sourceType: number
+  readonly sourceIndex: number
+  /** Name of the structure. */
+  readonly reader: string
+  readonly error: Error
+}
+
+export interface PollerOptions {
+  readonly ledger: Ledger
+  /** Takes each sample when all readers of the source have answered or run out of time. */
+  readonly sink: (sample: CountersSampleInput) => void
+  /** Told of each failure that is counted. */
+  readonly onFailure?: (failure: PollFailure) => void
+  /** Monotonic clock, in milliseconds. */
+  readonly now?: () => number
+  /** How long a sample waits for a reader; at most half the interval. Default 2000. */
+  readonly timeoutMs?: number
+}
+
+/** What the readers of one structure did, those of all sources together. */
+export interface ReaderStatus {
+  readonly name: string
+  /** Answers, and the time from question to answer. */
+  readonly count: number
+  readonly lastUs: number
+  readonly maxUs: number
+  readonly errors: number
+  readonly timeouts: number
+  /** Readers that have been asked and have not answered yet. */
+  readonly pending: number
+  readonly lastError: string | undefined
+}
+
+type ReaderTotals = { -readonly [K in keyof ReaderStatus]: ReaderStatus[K] }
+
+/** A reader of one source. */
+interface Asked {
+  readonly reader: CounterReader
+  readonly totals: ReaderTotals
+  readonly counters64: readonly string[]
+  isPending: boolean
+  /** Its 64-bit counters when they were last sent. */
+  last: readonly bigint[]
+}
+
+interface Source {
+  readonly type: number
+  readonly index: number
+  readonly readers: readonly Asked[]
+  /** Decides the phase; no two sources have the same. */
+  readonly slot: number
+  intervalMs: number
+  dueMs: number
+  isPolling: boolean
+  /** Of the last sample sent. */
+  sequence: number
+}
+
+/** Sources due within this time of each other are polled together, so that thousands need few wake-ups. */
+const LEAST_SLEEP_MS = 20
+/** A new source is polled within this time, and from then on at its phase. */
+const FIRST_POLL_MS = 1000
+/** Longest time a timer can run. */
+const LONGEST_SLEEP_MS = 2 ** 31 - 1
+
+export class Poller {
+  readonly #sink: (sample: CountersSampleInput) => void
+  readonly #onFailure: ((failure: PollFailure) => void) | undefined
+  readonly #now: () => number
+  readonly #timeoutMs: number
+  readonly #originMs: number
+  readonly #sources = new Map<number, Source>()
+  readonly #totals = new Map<string, ReaderTotals>()
+  readonly #failed: Loss
+  readonly #timedOut: Loss
+  readonly #hanging: Loss
+  readonly #missed: Loss
+  #usedSlots = 0
+  #freeSlots: number[] = []
+  #timer: NodeJS.Timeout | undefined
+  /** When the timer runs out; Infinity when it does not run. */
+  #wakeMs = Number.POSITIVE_INFINITY
+  #isRunning = false
+
+  constructor(options: PollerOptions) {
+    const { ledger, sink, onFailure, now = () => performance.now(), timeoutMs = 2000 } = options
+    this.#sink = sink
+    this.#onFailure = onFailure
+    this.#now = now
+    this.#timeoutMs = timeoutMs
+    this.#originMs = now()
+    this.#failed = ledger.loss('counters', 'failed', 'structures that could not be read; see the log')
+    this.#timedOut = ledger.loss('counters', 'timeout', 'structures whose reader did not answer in time')
+    this.#hanging = ledger.loss(
+      'counters',
+      'hanging',
+      'structures not asked for because their reader has not answered the previous time',
+    )
+    this.#missed = ledger.loss(
+      'counters',
+      'missed',
+      'structures not asked for because the agent was too busy',
+    )
+  }
+
+  get sources(): number {
+    return this.#sources.size
+  }
+
+  start(): void {
+    this.#isRunning = true
+    this.#sleep()
+  }
+
+  /** Nothing is sent any more; readers under way are left to end. May be called twice. */
+  stop(): void {
+    this.#isRunning = false
+    this.#wakeMs = Number.POSITIVE_INFINITY
+    clearTimeout(this.#timer)
+  }
+
+  /** Adds a data source; one with the same type and index is replaced, and the sequence begins anew. */
+  add(source: PolledSource): void {
+    const { type, index, intervalMs } = source
+    this.remove(type, index)
+    const slot = this.#freeSlots.pop() ?? this.#usedSlots++
+    const added: Source = {
+      type,
+      index,
+      readers: source.readers.map(reader => this.#asked(reader)),
+      slot,
+      intervalMs,
+      dueMs: Number.POSITIVE_INFINITY,
+      isPolling: false,
+      sequence: 0,
+    }
+    if (intervalMs > 0) added.dueMs = this.#now() + phase(slot) * Math.min(intervalMs, FIRST_POLL_MS)
+    this.#sources.set(key(type, index), added)
+    this.#wakeBy(added.dueMs)
+  }
+
+  /** The data source is gone; what its readers still answer is not sent. */
+  remove(type: number, index: number): void {
+    const source = this.#sources.get(key(type, index))
+    if (source === undefined) return
+    this.#sources.delete(key(type, index))
+    // The last one is taken first: kept in falling order, so that the phases that are given first stay in use.
+    this.#freeSlots.push(source.slot)
+    this.#freeSlots.sort((a, b) => b - a)
+  }
+
+  /** Changes the interval of a source, if there is such a one; 0 stops polling it. */
+  changeInterval(type: number, index: number, intervalMs: number): void {
+    const source = this.#sources.get(key(type, index))
+    if (source === undefined || source.intervalMs === intervalMs) return
+    source.intervalMs = intervalMs
+    source.dueMs = this.#dueAfter(source, this.#now())
+    this.#wakeBy(source.dueMs)
+  }
+
+  status(): readonly ReaderStatus[] {
+    return [...this.#totals.values()].map(totals => ({ ...totals }))
+  }
+
+  #asked(reader: CounterReader): Asked {
+    const { name, fields } = reader.record
+    let totals = this.#totals.get(name)
+    if (totals === undefined) {
+      totals = {
+        name,
+        count: 0,
+        lastUs: 0,
+        maxUs: 0,
+        errors: 0,
+        timeouts: 0,
+        pending: 0,
+        lastError: undefined,
+      }
+      this.#totals.set(name, totals)
+    }
+    const counters64 = Object.keys(fields).filter(field => fields[field]!.shape.type === 'c64')
+    return { reader, totals, counters64, isPending: false, last: [] }
+  }
+
+  /** Time of the source's phase next after `ms`. */
+  #dueAfter({ slot, intervalMs }: Source, ms: number): number {
+    if (intervalMs <= 0) return Number.POSITIVE_INFINITY
+    const first = this.#originMs + phase(slot) * intervalMs
+    return first + (Math.floor((ms - first) / intervalMs) + 1) * intervalMs
+  }
+
+  /** Sleeps until the first source is due. */
+  #sleep(): void {
+    let first = Number.POSITIVE_INFINITY
+    for (const { dueMs } of this.#sources.values()) if (dueMs < first) first = dueMs
+    this.#wakeMs = Number.POSITIVE_INFINITY
+    this.#wakeBy(first)
+  }
+
+  /** One timer serves all sources: sets it to `ms` unless it runs out earlier. */
+  #wakeBy(ms: number): void {
+    if (!this.#isRunning || ms >= this.#wakeMs) return
+    this.#wakeMs = ms
+    clearTimeout(this.#timer)
+    const sleepMs = Math.max(ms - this.#now(), LEAST_SLEEP_MS)
+    this.#timer = setTimeout(this.#wake, Math.min(sleepMs, LONGEST_SLEEP_MS))
+  }
+
+  readonly #wake = (): void => {
+    const now = this.#now()
+    for (const source of this.#sources.values()) {
+      if (source.dueMs > now) continue
+      const { dueMs, intervalMs } = source
+      // The first poll is off the phase: half an interval lies between it and the second at least.
+      source.dueMs = this.#dueAfter(source, source.sequence === 0 ? now + intervalMs / 2 : now)
+      const skipped = Math.floor((now - dueMs) / intervalMs)
+      this.#missed.count += skipped * source.readers.length
+      if (source.isPolling) this.#missed.count += source.readers.length
+      else void this.#poll(source)
+    }
+    this.#sleep()
+  }
+
+  async #poll(source: Source): Promise<void> {
+    source.isPolling = true
+    const timeoutMs = Math.min(this.#timeoutMs, source.intervalMs / 2)
+    const values = await Promise.all(source.readers.map(asked => this.#ask(source, asked, timeoutMs)))
+    source.isPolling = false
+    if (!this.#isRunning || this.#sources.get(key(source.type, source.index)) !== source) return
+    const records: { record: CounterReader['record']; value: unknown }[] = []
+    let isContinuous = true
+    for (const [i, value] of values.entries()) {
+      if (value === undefined) continue
+      const asked = source.readers[i]!
+      const counters = asked.counters64.map(name => value[name] as bigint)
+      // A counter that went back was reset: a new sequence tells the collector not to take the difference.
+      if (asked.last.some((before, k) => counters[k]! < before)) isContinuous = false
+      asked.last = counters
+      records.push({ record: asked.reader.record, value })
+    }
+    if (records.length === 0) return
+    source.sequence = isContinuous ? (source.sequence + 1) >>> 0 : 1
+    this.#sink({ sequence: source.sequence, sourceType: source.type, sourceIndex: source.index, records })
+  }
+
+  /** The reader's answer; undefined when there is none, or not in time. Never rejects. */
+  #ask(
+    source: Source,
+    asked: Asked,
+    timeoutMs: number,
+  ): Promise<Readonly<Record<string, unknown>> | undefined> {
+    const { reader, totals } = asked
+    if (asked.isPending) {
+      this.#hanging.count++
+      return Promise.resolve(undefined)
+    }
+    asked.isPending = true
+    totals.pending++
+    const startMs = this.#now()
+    return new Promise(resolve => {
+      const fail = (loss: Loss, error: Error) => {
+        loss.count++
+        totals.lastError = error.message
+        resolve(undefined)
+        this.#onFailure?.({ sourceType: source.type, sourceIndex: source.index, reader: totals.name, error })
+      }
+      let isLate = false
+      const timer = setTimeout(() => {
+        isLate = true
+        totals.timeouts++
+        fail(this.#timedOut, new Error(`no answer within ${timeoutMs} ms`))
+      }, timeoutMs)
+      const answered = () => {
+        clearTimeout(timer)
+        asked.isPending = false
+        totals.pending--
+        totals.count++
+        totals.lastUs = Math.round((this.#now() - startMs) * 1000)
+        totals.maxUs = Math.max(totals.maxUs, totals.lastUs)
+      }
+      reader.read().then(
+        value => {
+          answered()
+          resolve(value)
+        },
+        error => {
+          answered()
+          totals.errors++
+          if (!isLate) fail(this.#failed, error)
+        },
+      )
+    })
+  }
+}
+
+/** The index is a 32-bit number. */
+function key(type: number, index: number): number {
+  return type * 2 ** 32 + index
+}
+
+/**
+ * Slots 0, 1, 2, … as fractions of the interval: 0, 1/2, 1/4, 3/4, 1/8, … (van der Corput). Any number of slots from
+ * the first is spread evenly, and none moves when others come and go.
+ */
+function phase(slot: number): number {
+  let fraction = 0
+  let weight = 0.5
+  for (let rest = slot; rest > 0; rest >>>= 1) {
+    if (rest & 1) fraction += weight
+    weight /= 2
+  }
+  return fraction
+}

@@ -1,0 +1,291 @@
+import assert from 'node:assert/strict'
+import { type TestContext, test } from 'node:test'
+import { setImmediate as turn } from 'node:timers/promises'
+import type { CounterReader } from '../../agent/counters/reader.ts'
+import { Poller, type PollFailure } from '../../agent/datasource/poller.ts'
+import { Ledger } from '../../agent/health/ledger.ts'
+import { hostNetIo } from '../../agent/wire/sflow/counters/host.ts'
+import { portName } from '../../agent/wire/sflow/counters/interface.ts'
+import type { CountersSampleInput } from '../../agent/wire/sflow/samples.ts'
+
+const INTERVAL_MS = 20_000
+
+interface Sent extends CountersSampleInput {
+  readonly atMs: number
+}
+
+/** A poller on a clock of its own; advance() lets time pass in steps of 10 ms. */
+function bench(t: TestContext, timeoutMs?: number) {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  let clock = 1000
+  const ledger = new Ledger()
+  const sent: Sent[] = []
+  const failures: PollFailure[] = []
+  const poller = new Poller({
+    ledger,
+    sink: sample => sent.push({ ...sample, atMs: clock }),
+    onFailure: failure => failures.push(failure),
+    now: () => clock,
+    ...(timeoutMs === undefined ? {} : { timeoutMs }),
+  })
+  t.after(() => poller.stop())
+  const advance = async (ms: number) => {
+    for (const end = clock + ms; clock < end; ) {
+      clock += 10
+      t.mock.timers.tick(10)
+      await turn()
+    }
+  }
+  const standStill = (ms: number) => {
+    clock += ms
+    t.mock.timers.tick(ms)
+  }
+  const losses = () => Object.fromEntries(ledger.entries().map(({ cause, count }) => [cause, count]))
+  return { poller, sent, failures, advance, losses, standStill }
+}
+
+function name(text = 'eth0'): CounterReader {
+  return { record: portName, read: async () => ({ name: text }) }
+}
+
+const QUIET = {
+  bytes_in: 0n,
+  pkts_in: 0,
+  errs_in: 0,
+  drops_in: 0,
+  bytes_out: 0n,
+  pkts_out: 0,
+  errs_out: 0,
+  drops_out: 0,
+}
+
+test('a source is polled at once, then once in each interval, numbered from 1', async t => {
+  const { poller, sent, advance, losses } = bench(t)
+  poller.add({ type: 2, index: 1, intervalMs: INTERVAL_MS, readers: [name()] })
+  poller.start()
+  await advance(3 * INTERVAL_MS - 100)
+  assert.deepEqual(
+    sent.map(({ sequence, sourceType, sourceIndex }) => [sequence, sourceType, sourceIndex]),
+    [
+      [1, 2, 1],
+      [2, 2, 1],
+      [3, 2, 1],
+    ],
+  )
+  assert.ok(sent[0]!.atMs <= 1050, `first poll after ${sent[0]!.atMs - 1000} ms`)
+  assert.equal(sent[2]!.atMs - sent[1]!.atMs, INTERVAL_MS)
+  assert.deepEqual(sent[0]!.records, [{ record: portName, value: { name: 'eth0' } }])
+  assert.deepEqual(losses(), { failed: 0, timeout: 0, hanging: 0, missed: 0 })
+})
+
+test('1000 sources are each first polled within a second, then evenly over the interval', async t => {
+  const { poller, sent, advance } = bench(t)
+  poller.start()
+  for (let index = 1; index <= 1000; index++) {
+    poller.add({ type: 0, index, intervalMs: INTERVAL_MS, readers: [name()] })
+  }
+  await advance(1100)
+  assert.equal(new Set(sent.map(sample => sample.sourceIndex)).size, 1000)
+  await advance(2 * INTERVAL_MS)
+  sent.length = 0
+  await advance(INTERVAL_MS)
+  assert.equal(sent.length, 1000)
+  const perSecond = new Array<number>(20).fill(0)
+  const first = sent[0]!.atMs
+  for (const { atMs } of sent) perSecond[Math.floor((atMs - first) / 1000)]!++
+  assert.ok(
+    perSecond.every(count => count >= 45 && count <= 55),
+    `per second: ${perSecond}`,
+  )
+})
+
+test('the others keep their phase when a source goes, and a new one takes the free place', async t => {
+  const { poller, sent, advance } = bench(t)
+  poller.start()
+  for (let index = 1; index <= 4; index++) {
+    poller.add({ type: 0, index, intervalMs: INTERVAL_MS, readers: [name()] })
+  }
+  await advance(2 * INTERVAL_MS)
+  const phases = () =>
+    new Map(sent.slice(-poller.sources).map(({ sourceIndex, atMs }) => [sourceIndex, atMs % INTERVAL_MS]))
+  const before = phases()
+  assert.equal(new Set(before.values()).size, 4)
+  poller.remove(0, 2)
+  await advance(2 * INTERVAL_MS)
+  const after = phases()
+  assert.deepEqual([...after.keys()].sort(), [1, 3, 4])
+  for (const [index, phase] of after) assert.equal(phase, before.get(index), `phase of ${index}`)
+  poller.add({ type: 0, index: 9, intervalMs: INTERVAL_MS, readers: [name()] })
+  await advance(2 * INTERVAL_MS)
+  assert.equal(phases().get(9), before.get(2))
+})
+
+test('a reader that fails costs its own structure only', async t => {
+  const { poller, sent, failures, advance, losses } = bench(t)
+  const broken: CounterReader = { record: hostNetIo, read: () => Promise.reject(new Error('no such file')) }
+  poller.add({ type: 2, index: 1, intervalMs: INTERVAL_MS, readers: [broken, name()] })
+  poller.start()
+  await advance(INTERVAL_MS + 100)
+  assert.deepEqual(
+    sent.map(({ sequence, records }) => [sequence, records.map(({ record }) => record.name)]),
+    [
+      [1, ['port_name']],
+      [2, ['port_name']],
+    ],
+  )
+  assert.equal(losses().failed, 2)
+  assert.deepEqual(failures[0], {
+    sourceType: 2,
+    sourceIndex: 1,
+    reader: 'host_net_io',
+    error: new Error('no such file'),
+  })
+  const status = poller.status().find(reader => reader.name === 'host_net_io')!
+  assert.deepEqual([status.count, status.errors, status.lastError], [2, 2, 'no such file'])
+})
+
+test('no sample without a record, and none of the sequence is used up', async t => {
+  const { poller, sent, advance } = bench(t)
+  let has = false
+  const reader: CounterReader = { record: portName, read: async () => (has ? { name: 'a' } : undefined) }
+  poller.add({ type: 0, index: 1, intervalMs: 1000, readers: [reader] })
+  poller.start()
+  await advance(3000)
+  assert.equal(sent.length, 0)
+  has = true
+  await advance(1000)
+  assert.deepEqual(
+    sent.map(sample => sample.sequence),
+    [1],
+  )
+})
+
+test('a reader that hangs delays no other source, and is not asked again until it has answered', async t => {
+  const { poller, sent, advance, losses } = bench(t)
+  let asked = 0
+  let hangs = true
+  let answer = () => {}
+  const hanging: CounterReader = {
+    record: hostNetIo,
+    read: () => {
+      asked++
+      return hangs ? new Promise(resolve => (answer = () => resolve(QUIET))) : Promise.resolve(QUIET)
+    },
+  }
+  poller.add({ type: 0, index: 1, intervalMs: INTERVAL_MS, readers: [name('slow'), hanging] })
+  poller.add({ type: 0, index: 2, intervalMs: INTERVAL_MS, readers: [name('quick')] })
+  poller.start()
+  await advance(1000)
+  assert.deepEqual(
+    sent.map(sample => sample.sourceIndex),
+    [2],
+    'only the other source so far',
+  )
+  await advance(1100)
+  assert.deepEqual(
+    sent.map(({ sourceIndex, records }) => [sourceIndex, records.length]),
+    [
+      [2, 1],
+      [1, 1],
+    ],
+    'the sample went out without the structure that hangs, after the time limit',
+  )
+  assert.deepEqual(losses(), { failed: 0, timeout: 1, hanging: 0, missed: 0 })
+  await advance(2 * INTERVAL_MS)
+  assert.equal(asked, 1)
+  assert.equal(losses().hanging, 2)
+  assert.equal(poller.status().find(reader => reader.name === 'host_net_io')!.pending, 1)
+  answer()
+  hangs = false
+  await advance(INTERVAL_MS)
+  assert.equal(asked, 2)
+  assert.equal(sent.at(-1)!.records.length, 2, 'it is asked again and its answer is sent')
+})
+
+test('a hang and its late failure are one loss', async t => {
+  const { poller, advance, losses } = bench(t, 100)
+  const late: CounterReader = {
+    record: portName,
+    read: () => new Promise((_, reject) => setTimeout(() => reject(new Error('gone')), 500)),
+  }
+  poller.add({ type: 0, index: 1, intervalMs: INTERVAL_MS, readers: [late] })
+  poller.start()
+  await advance(1000)
+  assert.deepEqual(losses(), { failed: 0, timeout: 1, hanging: 0, missed: 0 })
+})
+
+test('a 64-bit counter that goes back restarts the sequence; standing still does not', async t => {
+  const { poller, sent, advance } = bench(t)
+  const octets = [10n, 20n, 20n, 5n, 6n]
+  const reader: CounterReader = {
+    record: hostNetIo,
+    read: async () => ({ ...QUIET, bytes_in: octets.shift()! }),
+  }
+  poller.add({ type: 0, index: 1, intervalMs: 1000, readers: [reader] })
+  poller.start()
+  await advance(4500)
+  assert.deepEqual(
+    sent.map(sample => sample.sequence),
+    [1, 2, 3, 1, 2],
+  )
+})
+
+test('an interface made anew begins at sequence 1, and the old one answers no more', async t => {
+  const { poller, sent, advance } = bench(t)
+  let answer = (_: { name: string }) => {}
+  const old: CounterReader = { record: portName, read: () => new Promise(resolve => (answer = resolve)) }
+  poller.add({ type: 0, index: 1, intervalMs: INTERVAL_MS, readers: [old] })
+  poller.start()
+  await advance(100)
+  poller.add({ type: 0, index: 1, intervalMs: INTERVAL_MS, readers: [name('new')] })
+  answer({ name: 'old' })
+  await advance(1000)
+  assert.deepEqual(
+    sent.map(({ sequence, records }) => [sequence, records[0]!.value]),
+    [[1, { name: 'new' }]],
+  )
+  assert.equal(poller.sources, 1)
+})
+
+test('the interval changes while running; 0 stops the source', async t => {
+  const { poller, sent, advance } = bench(t)
+  poller.add({ type: 0, index: 1, intervalMs: INTERVAL_MS, readers: [name()] })
+  poller.start()
+  await advance(INTERVAL_MS + 100)
+  assert.equal(sent.length, 2)
+  poller.changeInterval(0, 1, 1000)
+  await advance(5000)
+  assert.equal(sent.length, 7)
+  poller.changeInterval(0, 1, 0)
+  await advance(INTERVAL_MS)
+  assert.equal(sent.length, 7)
+  poller.changeInterval(0, 1, 1000)
+  await advance(2000)
+  assert.equal(sent.length, 9)
+  assert.equal(sent.at(-1)!.sequence, 9)
+})
+
+test('polls missed while the process stood still are counted, not made up for', async t => {
+  const { poller, sent, advance, standStill, losses } = bench(t)
+  poller.add({ type: 0, index: 1, intervalMs: 1000, readers: [name(), name()] })
+  poller.start()
+  await advance(500)
+  standStill(3000)
+  await advance(1000)
+  assert.equal(sent.length, 3)
+  assert.equal(losses().missed, 4)
+})
+
+test('stop ends it, also twice, and what is under way is not sent', async t => {
+  const { poller, sent, advance } = bench(t)
+  let answer = (_: { name: string }) => {}
+  const slow: CounterReader = { record: portName, read: () => new Promise(resolve => (answer = resolve)) }
+  poller.add({ type: 0, index: 1, intervalMs: 1000, readers: [slow] })
+  poller.start()
+  await advance(100)
+  poller.stop()
+  poller.stop()
+  answer({ name: 'late' })
+  await advance(5000)
+  assert.equal(sent.length, 0)
+})
