@@ -73,7 +73,7 @@ test('a problem is shown with its line and a caret', () => {
     line: 2,
     column: 3,
     length: 3,
-    message: 'wrong',
+    message: 'wrong\u001b',
     suggestion: 'right',
   } as const
   assert.equal(
