@@ -16,6 +16,8 @@ export interface DatagramSocket {
    * rest. It never throws and never waits.
    */
   send(memory: ArrayBuffer, spans: Int32Array, count: number): number
+  /** Payload bytes that the kernel took. */
+  readonly bytes: number
   /** Datagrams not taken, by errno name. */
   readonly errors: ReadonlyMap<string, number>
   close(): void
@@ -138,9 +140,10 @@ class Collector {
       this.#notReady.count += count
       return
     }
+    const bytesBefore = socket.bytes
     const sent = socket.send(memory, spans, count)
     this.#sent += sent
-    for (let i = 0; i < sent; i++) this.#bytes += spans[i * 2 + 1]!
+    this.#bytes += socket.bytes - bytesBefore
     if (sent < count) this.#refused(socket, count - sent)
   }
 

@@ -23,6 +23,7 @@ function network(refusing: string[] = [], missing: string[] = []) {
     if (missing.includes(address)) throw new Error(`socket to ${address}: ENODEV (no such device)`)
     opened.push(address)
     return {
+      bytes: 0,
       errors: new Map([['ENETUNREACH', 1]]),
       send: (_memory, _spans, count) => {
         if (refusing.includes(address)) return 0
