@@ -53,7 +53,19 @@ const SKIP_STATS = 8
 export const IFF = { up: 0x1, loopback: 0x8, pointToPoint: 0x10, running: 0x40, lowerUp: 0x10000 } as const
 
 /** Hardware types of a link (include/uapi/linux/if_arp.h). */
-export const ARPHRD = { ether: 1, ppp: 512, tunnel: 768, loopback: 772, none: 0xfffe } as const
+export const ARPHRD = {
+  ether: 1,
+  infiniband: 32,
+  ppp: 512,
+  rawip: 519,
+  tunnel: 768,
+  tunnel6: 769,
+  loopback: 772,
+  sit: 776,
+  ipgre: 778,
+  ip6gre: 823,
+  none: 0xfffe,
+} as const
 
 /** Operational state (RFC 2863, as the kernel numbers it): unknown is what drivers without the notion report. */
 export const OPER_STATE = { unknown: 0, down: 2, lowerLayerDown: 3, dormant: 5, up: 6 } as const
