@@ -387,7 +387,7 @@ export const settings = {
       }),
     },
     'Samples packets on interfaces of this host, without hardware. Each block adds a rule; the last one that matches an interface ' +
-      'decides. Without `dev`, bonds, VLANs and virtual interfaces are left out.',
+      'decides. Without `dev`, bonds, VLANs, veth and Open vSwitch interfaces are left out.',
     { also: ['epcap'] },
   ),
 
