@@ -1,20 +1,11 @@
 /** host_adapters (0:2001): the interfaces by which others know this host. */
 
+import type { Interface } from '../interfaces.ts'
 import { type HostAdapters, hostAdapters } from '../wire/sflow/counters/host.ts'
 import type { CounterReader } from './reader.ts'
 
 /** What the rule of hostAdaptersOf() wants to know of an interface. */
-export interface Adapter {
-  readonly ifIndex: number
-  readonly adminUp: boolean
-  readonly kind: string | undefined
-  /** Hardware address, `02:00:00:00:00:01`; undefined or another length if it is not Ethernet's. */
-  readonly mac: string | undefined
-  /** Set for the port of a switch. */
-  readonly switchId: string | undefined
-  /** Set when the other end is in another namespace. */
-  readonly linkNetnsId: number | undefined
-}
+export type Adapter = Pick<Interface, 'ifIndex' | 'adminUp' | 'kind' | 'mac' | 'switchId' | 'linkNetnsId'>
 
 export function hostAdaptersReader(adapters: () => Iterable<Adapter>): CounterReader<typeof hostAdapters> {
   return { record: hostAdapters, read: async () => hostAdaptersOf(adapters()) }

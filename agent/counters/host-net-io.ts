@@ -1,25 +1,22 @@
 /** host_net_io (0:2006): the sum of /proc/net/dev over the devices by which packets enter and leave the host. */
 
+import type { Interface } from '../interfaces.ts'
 import { FileFormatError, low32, parseCounter, readTextFile, type TextFile } from '../kernel/files.ts'
 import { type HostNetIo, hostNetIo } from '../wire/sflow/counters/host.ts'
 import type { CounterReader } from './reader.ts'
 
 /** What the rule of countedDevices() wants to know of an interface. */
-export interface NetworkDevice {
-  readonly ifIndex: number
-  readonly name: string
-  readonly isLoopback: boolean
-  /** `bridge`, `veth`, …; undefined for a driver's own device. */
-  readonly kind: string | undefined
-  /** ifIndex of the bridge, bond, … that it belongs to. */
-  readonly master: number | undefined
-  /** ifIndex of the device below, or of the other end. */
-  readonly link: number | undefined
-  /** Where `link` counts: undefined for this namespace. */
-  readonly linkNetnsId: number | undefined
-  /** As the switch or the adapter names the port; `pf0vf1` for the host's end of a virtual function. */
-  readonly physicalPortName: string | undefined
-}
+export type NetworkDevice = Pick<
+  Interface,
+  | 'ifIndex'
+  | 'name'
+  | 'loopback'
+  | 'kind'
+  | 'masterIfIndex'
+  | 'linkIfIndex'
+  | 'linkNetnsId'
+  | 'physicalPortName'
+>
 
 export function hostNetIoReader(
   root: string,
@@ -43,21 +40,22 @@ export function hostNetIoReader(
  * - Where there is none, in a container, the virtual devices whose other end is in another namespace.
  */
 export function countedDevices(devices: Iterable<NetworkDevice>): Set<string> {
-  const all = [...devices].filter(device => !device.isLoopback)
-  const isBelowHere = ({ link, linkNetnsId, ifIndex }: NetworkDevice) =>
-    link !== undefined && link !== 0 && link !== ifIndex && linkNetnsId === undefined
-  const physical = new Map(
-    all
-      .filter(device => device.kind === undefined && !isBelowHere(device))
-      .filter(device => !/(vf|sf)\d+$/.test(device.physicalPortName ?? ''))
-      .map(device => [device.ifIndex, device]),
-  )
+  const all = [...devices].filter(device => !device.loopback)
+  const isAboveAnother = ({ linkIfIndex, linkNetnsId, ifIndex }: NetworkDevice) =>
+    linkIfIndex !== undefined && linkIfIndex !== ifIndex && linkNetnsId === undefined
+  const own = all
+    .filter(device => device.kind === undefined && !isAboveAnother(device))
+    .filter(({ physicalPortName }) => !VIRTUAL_FUNCTION_PORT.test(physicalPortName ?? ''))
+  const ownIndexes = new Set(own.map(device => device.ifIndex))
   const counted =
-    physical.size > 0
-      ? [...physical.values()].filter(({ master }) => master === undefined || !physical.has(master))
-      : all.filter(device => device.linkNetnsId !== undefined)
+    own.length > 0
+      ? own.filter(({ masterIfIndex }) => masterIfIndex === undefined || !ownIndexes.has(masterIfIndex))
+      : all.filter(({ linkNetnsId }) => linkNetnsId !== undefined)
   return new Set(counted.map(device => device.name))
 }
+
+/** `pf0vf1`, `c1pf0sf88` (Documentation/networking/devlink/devlink-port.rst) */
+const VIRTUAL_FUNCTION_PORT = /pf\d+(vf|sf)\d+$/
 
 /** A line of /proc/net/dev, without what the structure has no field for. */
 export interface DeviceCounters {

@@ -1,0 +1,119 @@
+/** if_counters (0:1) of one interface, from its state and its 64-bit link statistics. */
+
+import type { Interface } from '../interfaces.ts'
+import { low32 } from '../kernel/files.ts'
+import type { EthernetMacStats, EthernetStats } from '../wire/netlink/ethtool.ts'
+import type { InterfaceStats, LinkStats64 } from '../wire/netlink/rt-stats.ts'
+import { type IfCounters, ifCounters } from '../wire/sflow/counters/interface.ts'
+import { UNKNOWN32 } from '../wire/struct.ts'
+import type { CounterReader } from './reader.ts'
+
+export interface IfCountersSources {
+  /** The interface as it is now; undefined when it is gone. */
+  readonly port: () => Interface | undefined
+  readonly stats: () => Promise<InterfaceStats | undefined>
+  /** What its driver counts at the MAC; undefined, each time, when it does not. */
+  readonly ethernet: () => Promise<EthernetStats | undefined>
+}
+
+export function ifCountersReader(sources: IfCountersSources): CounterReader<typeof ifCounters> {
+  let last: Unicast | undefined
+  return {
+    record: ifCounters,
+    async read() {
+      // First the multicasts, then all packets: the difference then errs towards too many.
+      const ethernet = await sources.ethernet()
+      const link = (await sources.stats())?.link64
+      const port = sources.port()
+      if (link === undefined || port === undefined) return undefined
+      const mac = ethernet?.mac ?? {}
+      last = neverBack(unicastOf(link, mac), last)
+      return ifCountersOf(port, link, mac, last)
+    },
+  }
+}
+
+/** Unicast packets are what is left of all packets. */
+export interface Unicast {
+  readonly received: bigint
+  readonly sent: bigint
+  /** All packets, with multicasts and broadcasts. */
+  readonly allReceived: bigint
+  readonly allSent: bigint
+}
+
+export function unicastOf(link: LinkStats64, mac: EthernetMacStats): Unicast {
+  const received = link.rxPackets - (multicastReceived(link, mac) + (mac.broadcastFramesReceivedOk ?? 0n))
+  const sent =
+    link.txPackets - (mac.multicastFramesTransmittedOk ?? 0n) - (mac.broadcastFramesTransmittedOk ?? 0n)
+  // A MAC also counts multicasts that it does not deliver.
+  return {
+    received: larger(received, 0n),
+    sent: larger(sent, 0n),
+    allReceived: link.rxPackets,
+    allSent: link.txPackets,
+  }
+}
+
+/**
+ * The counters of the difference are not read in one instant, so that it can come out a few packets lower than before.
+ * A collector would take that for 2^32 packets: the higher value stays until the kernel's own counter went back.
+ */
+export function neverBack(now: Unicast, last: Unicast | undefined): Unicast {
+  if (last === undefined || now.allReceived < last.allReceived || now.allSent < last.allSent) return now
+  return {
+    ...now,
+    received: larger(now.received, last.received),
+    sent: larger(now.sent, last.sent),
+  }
+}
+
+function larger(a: bigint, b: bigint): bigint {
+  if (a < b) return b
+  return a
+}
+
+/** The link's own counter in drivers that do not count at the MAC. */
+function multicastReceived(link: LinkStats64, mac: EthernetMacStats): bigint {
+  return mac.multicastFramesReceivedOk ?? link.multicast
+}
+
+const DIRECTION = { full: 1, half: 2 } as const
+const DIRECTION_UNKNOWN = 0
+const ADMIN_UP = 1
+const OPER_UP = 2
+
+/**
+ * Discards are what had to be dropped though nothing was wrong with it, in the host (rx_dropped) and in the device for
+ * want of buffers (rx_missed_errors, which the former does not contain: include/uapi/linux/if_link.h). The kernel
+ * counts packets of unknown protocols among the former, so that `ifInUnknownProtos` is not known.
+ */
+export function ifCountersOf(
+  port: Interface,
+  link: LinkStats64,
+  mac: EthernetMacStats,
+  unicast: Unicast,
+): IfCounters {
+  const known = (counter: bigint | undefined) => (counter === undefined ? UNKNOWN32 : low32(counter))
+  return {
+    ifIndex: port.ifIndex,
+    ifType: port.ifType,
+    ifSpeed: BigInt(port.speedBitsPerSecond),
+    ifDirection: port.duplex === undefined ? DIRECTION_UNKNOWN : DIRECTION[port.duplex],
+    ifStatus: (port.adminUp ? ADMIN_UP : 0) | (port.operUp ? OPER_UP : 0),
+    ifInOctets: link.rxBytes,
+    ifInUcastPkts: low32(unicast.received),
+    ifInMulticastPkts: low32(multicastReceived(link, mac)),
+    ifInBroadcastPkts: known(mac.broadcastFramesReceivedOk),
+    ifInDiscards: low32(link.rxDropped + link.rxMissedErrors),
+    ifInErrors: low32(link.rxErrors),
+    ifInUnknownProtos: UNKNOWN32,
+    ifOutOctets: link.txBytes,
+    ifOutUcastPkts: low32(unicast.sent),
+    ifOutMulticastPkts: known(mac.multicastFramesTransmittedOk),
+    ifOutBroadcastPkts: known(mac.broadcastFramesTransmittedOk),
+    ifOutDiscards: low32(link.txDropped),
+    ifOutErrors: low32(link.txErrors),
+    ifPromiscuousMode: port.promiscuous ? 1 : 0,
+  }
+}
