@@ -246,21 +246,17 @@ export class PsampleSamples {
     return low
   }
 
-  /**
-   * The interface has no link header: the packet begins with its IP header. The frame length then counts an
-   * Ethernet header that was never there, as sFlow's stripped octets (sFlow v5 §5.3, and what hsflowd sends).
-   */
+  /** The interface has no link header: the packet begins with its IP header, and no FCS follows it. */
   #withoutLinkHeader(message: PsampleMessage): void {
     const sample = this.#sample
     if (message.protocol === ETH_P_IP) sample.headerProtocol = HEADER_PROTOCOL.ipv4
     else if (message.protocol === ETH_P_IPV6) sample.headerProtocol = HEADER_PROTOCOL.ipv6
     else return
-    sample.frameLength += ETHERNET_HEADER_BYTES
-    sample.stripped += ETHERNET_HEADER_BYTES
+    sample.frameLength = message.originalSize
+    sample.stripped = 0
   }
 }
 
-const ETHERNET_HEADER_BYTES = 14
 /** Several interfaces share the 16 bits. */
 const AMBIGUOUS = -1
 

@@ -192,7 +192,7 @@ describe('samples from PSAMPLE', () => {
     assert.equal(seen.length, 1)
   })
 
-  test('an interface without link header: bare IP, as much stripped as a link header would have had', () => {
+  test('an interface without link header: bare IP, neither link header nor FCS', () => {
     const { seen, feed } = source({
       interfaces: { highestIfIndex: 2, byLow16: () => undefined, isLayer3: ifIndex => ifIndex === 2 },
     })
@@ -201,8 +201,8 @@ describe('samples from PSAMPLE', () => {
     assert.deepEqual(
       seen.map(sample => [sample.headerProtocol, sample.frameLength, sample.stripped]),
       [
-        [11, 1018, 18],
-        [12, 1018, 18],
+        [11, 1000, 0],
+        [12, 1000, 0],
       ],
     )
   })
