@@ -11,6 +11,7 @@ export type WireErrorCode =
   | 'count' // an array cannot have that many elements in the bytes that are left
   | 'address-type' // neither unknown, IPv4 nor IPv6
   | 'discriminant' // a union of unknown type
+  | 'format' // a capture of unknown form
   | 'space' // the buffer is full
   | 'value' // the value cannot be written as this field
 

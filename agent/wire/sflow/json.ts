@@ -1,11 +1,14 @@
 /**
  * Decoded datagrams as plain objects for JSON: 64-bit numbers as decimal strings, because JSON readers keep 53
- * bits; bytes as hexadecimal text; numbers that are not finite as text.
+ * bits; bytes as hexadecimal text; numbers that are not finite as text. A sampled header comes with what it says
+ * as `packet`.
  */
 
+import { parsePacket } from '../packet.ts'
 import type { Problem } from '../xdr.ts'
 import type { RawBlock, RecordBlock, SampleBlock } from './block.ts'
 import type { DecodedDatagram } from './datagram.ts'
+import { type SampledHeader, sampledHeader } from './flow/header.ts'
 import type { Declaration } from './record.ts'
 
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [name: string]: Json }
@@ -56,8 +59,13 @@ function recordToJson(block: RecordBlock): Json {
     record: record.name,
     ...place(record, block.offset),
     value: valueToJson(value),
+    ...(record === sampledHeader ? { packet: packetToJson(value as SampledHeader) } : {}),
     ...tail(block.tail),
   }
+}
+
+function packetToJson({ protocol, header }: SampledHeader): Json {
+  return valueToJson(parsePacket(protocol, header))
 }
 
 function rawToJson(block: RawBlock): Json {

@@ -49,12 +49,12 @@ function problems(datagram: Record<string, Json>): Json[][] {
   return list.map(({ severity, code, offset }) => [severity, code, offset])
 }
 
-/** Without problems, offsets, and the format numbers of what has a name. */
+/** Without problems, offsets, what sampled headers say, and the format numbers of what has a name. */
 function withoutPlaces(datagram: Record<string, Json>): unknown {
   const { problems: _, ...rest } = datagram
   return JSON.parse(
     JSON.stringify(rest, (key, value) => {
-      if (key === 'offset') return undefined
+      if (key === 'offset' || key === 'packet') return undefined
       if (typeof value === 'object' && value !== null && ('sample' in value || 'record' in value)) {
         const { format: _format, ...named } = value
         return named
