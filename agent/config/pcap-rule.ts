@@ -1,6 +1,7 @@
 /** Which pcap { } block, if any, says that an interface is sampled. */
 
 import type { PcapConfig } from './config.ts'
+import { type EffectiveRate, effectiveRate, type RateRules } from './sampling-rate.ts'
 
 /** What the blocks ask about an interface. */
 export interface TappedPort {
@@ -45,4 +46,20 @@ export function pcapRule(rules: readonly PcapConfig[], port: TappedPort): PcapDe
     }
   }
   return { rule: undefined, index: -1, why }
+}
+
+/**
+ * The rate at which an interface is sampled by the block of this index: what the block says, else by speed as for any
+ * interface; 0 while it is administratively down.
+ */
+export function pcapRate(
+  config: RateRules & { readonly pcap: readonly PcapConfig[] },
+  index: number,
+  port: { readonly speedBitsPerSecond: number; readonly adminUp: boolean },
+): EffectiveRate {
+  const bySpeed = effectiveRate(config, port)
+  const rate = config.pcap[index]?.sampling
+  if (rate === undefined || !port.adminUp) return bySpeed
+  const name = `pcap[${index}].sampling`
+  return { rate, rule: `${name} = ${rate} (line ${config.lines.get(name)})` }
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { loadConfig } from '../../agent/config/load.ts'
-import { pcapRule, type TappedPort } from '../../agent/config/pcap-rule.ts'
+import { pcapRate, pcapRule, type TappedPort } from '../../agent/config/pcap-rule.ts'
 
 const rows: [name: string, blocks: string, port: Partial<TappedPort>, index: number, why: string][] = [
   ['no block', '', {}, -1, 'there is no pcap { }'],
@@ -48,3 +48,15 @@ for (const [name, blocks, port, index, why] of rows) {
     assert.deepEqual(decision, { rule: rules[index], index, why })
   })
 }
+
+test('pcap: the rate of a block, else by speed', () => {
+  const text =
+    'sFlow { collector { ip = 192.0.2.1 } sampling.10G = 7\n pcap { }\n pcap { sampling = 50 }\n pcap { sampling = 0 } }'
+  const config = loadConfig(text, 'x').config!
+  const up = { speedBitsPerSecond: 10e9, adminUp: true }
+  assert.deepEqual(pcapRate(config, 0, up), { rate: 7, rule: 'sampling.10G = 7 (line 1)' })
+  assert.deepEqual(pcapRate(config, 1, up), { rate: 50, rule: 'pcap[1].sampling = 50 (line 3)' })
+  assert.deepEqual(pcapRate(config, 2, up), { rate: 0, rule: 'pcap[2].sampling = 0 (line 4)' })
+  const down = { rate: 0, rule: 'the interface is administratively down' }
+  assert.deepEqual(pcapRate(config, 1, { ...up, adminUp: false }), down)
+})

@@ -1,0 +1,191 @@
+import { Command } from 'commander'
+import { type AgentAddressChoice, chooseAgentAddress } from '../config/agent-address.ts'
+import type { Config } from '../config/config.ts'
+import { loadConfigFile } from '../config/load.ts'
+import { pcapRate, pcapRule } from '../config/pcap-rule.ts'
+import { formatProblem, linesOf, nearest } from '../config/problem.ts'
+import { effectiveRate, speedName } from '../config/sampling-rate.ts'
+import { createLogger } from '../health/log.ts'
+import { type Interface, Interfaces, type LocalAddress } from '../interfaces.ts'
+import { selectPorts } from '../sources/tc-ports.ts'
+
+/** What a configuration means for the machine it stands on. */
+export interface Explanation {
+  readonly file: string
+  readonly agentAddress: AgentAddressChoice
+  readonly collectors: Config['collectors']
+  /** Groups that packet samples are taken from, whoever makes them. */
+  readonly psampleGroups: readonly { readonly group: number; readonly direction: string }[]
+  readonly pollingSeconds: number
+  readonly interfaces: readonly ExplainedInterface[]
+}
+
+export interface ExplainedInterface {
+  readonly name: string
+  readonly ifIndex: number
+  /** 0 when unknown. */
+  readonly speedBitsPerSecond: number
+  readonly adminUp: boolean
+  /** Whether its counters are sent. */
+  readonly polled: boolean
+  readonly sampling: readonly ExplainedSampling[]
+}
+
+/** What one part of the configuration means for an interface. */
+export interface ExplainedSampling {
+  readonly source: 'tc' | 'pcap'
+  /** 1 in N; 0 when it does not sample the interface. */
+  readonly rate: number
+  /** `ingress`, `egress` or `both`. */
+  readonly direction: string
+  /** Why it was chosen, or not. */
+  readonly why: string
+  /** What sets the rate; undefined when it was not chosen. */
+  readonly rule: string | undefined
+}
+
+/** `weir explain`: what the agent would do here, and by which rules. Starts nothing and needs no privilege. */
+export function explainCommand(): Command {
+  return new Command('explain')
+    .summary('tell what a configuration does on this machine, and why')
+    .description(
+      'Tells which agent address is chosen, and for each interface whether it is sampled, at which rate, and which ' +
+        'rule says so. Starts nothing.',
+    )
+    .argument('[interface...]', 'only these interfaces')
+    .option(
+      '-f, --file <file>',
+      'file to read, - for standard input (default: /etc/weir.conf, else /etc/hsflowd.conf)',
+    )
+    .option('--json', 'print one JSON object')
+    .action(run)
+}
+
+async function run(names: string[], options: { file?: string; json?: true }): Promise<void> {
+  const { config, problems, file, text } = await loadConfigFile(options.file)
+  const lines = linesOf(text)
+  for (const problem of problems) process.stderr.write(`${formatProblem(problem, file, lines)}\n`)
+  if (config === undefined) throw new Error(`${file} has errors`)
+
+  const interfaces = new Interfaces({ log: createLogger('warn') })
+  await interfaces.start()
+  interfaces.stop()
+  const { byIndex } = interfaces
+  const known = [...byIndex.values()].map(({ name }) => name)
+  for (const name of names) {
+    if (known.includes(name)) continue
+    const near = nearest(name, known)
+    throw new Error(`there is no interface ${name}${near === undefined ? '' : `; did you mean ${near}?`}`)
+  }
+  const all = explain(config, byIndex, interfaces.localAddresses())
+  const shown = all.interfaces.filter(({ name }) => names.length === 0 || names.includes(name))
+  const explanation = { ...all, interfaces: shown }
+  process.stdout.write(options.json ? `${JSON.stringify(explanation)}\n` : formatExplanation(explanation))
+}
+
+/** Applies a configuration to interfaces and addresses, as the agent does. */
+export function explain(
+  config: Config,
+  interfaces: ReadonlyMap<number, Interface>,
+  addresses: readonly LocalAddress[],
+): Explanation {
+  const { psample, tc, polling } = config
+  const groups = [
+    ...(psample?.ingress ? [{ group: psample.group, direction: 'ingress' }] : []),
+    ...(psample?.egress ? [{ group: psample.group + 1, direction: 'egress' }] : []),
+  ]
+  const decisions = tc === undefined ? [] : selectPorts(interfaces, tc)
+  const byTc = new Map(decisions.map(decision => [decision.ifIndex, decision]))
+
+  const samplingOf = (port: Interface): ExplainedSampling[] => {
+    const result: ExplainedSampling[] = []
+    const decision = byTc.get(port.ifIndex)
+    if (decision !== undefined) {
+      const { rate, rule } = effectiveRate(config, port)
+      const direction = groups.length === 2 ? 'both' : (groups[0]?.direction ?? 'none')
+      const why = groups.length === 0 ? 'psample { } takes no samples' : decision.reason
+      const chosen = decision.selected && groups.length > 0
+      result.push({ source: 'tc', rate: chosen ? rate : 0, direction, why, rule: chosen ? rule : undefined })
+    }
+    if (config.pcap.length > 0) {
+      const { index, why } = pcapRule(config.pcap, port)
+      const { rate, rule } = index < 0 ? { rate: 0, rule: undefined } : pcapRate(config, index, port)
+      result.push({ source: 'pcap', rate, direction: 'both', why, rule })
+    }
+    return result
+  }
+
+  return {
+    file: config.file,
+    agentAddress: chooseAgentAddress(addresses, config.agent),
+    collectors: config.collectors,
+    psampleGroups: groups,
+    pollingSeconds: polling.seconds,
+    interfaces: [...interfaces.values()].map(port => ({
+      name: port.name,
+      ifIndex: port.ifIndex,
+      speedBitsPerSecond: port.speedBitsPerSecond,
+      adminUp: port.adminUp,
+      polled: polling.seconds > 0 && port.adminUp && !port.loopback,
+      sampling: samplingOf(port),
+    })),
+  }
+}
+
+/** The explanation as text. */
+export function formatExplanation(explanation: Explanation): string {
+  const { agentAddress, collectors, psampleGroups, pollingSeconds, interfaces } = explanation
+  const { chosen, ranked, note } = agentAddress
+  const facts: [string, string][] = [['configuration', explanation.file]]
+  if (chosen === undefined) facts.push(['agent address', 'none: no interface has one, so nothing is sent'])
+  else facts.push(['agent address', `${chosen.address}${on(chosen.interfaceName)}: ${chosen.why}`])
+  if (note !== undefined) facts.push(['', note])
+  for (const other of ranked) {
+    if (other.address === chosen?.address) continue
+    facts.push(['', `not ${other.address}${on(other.interfaceName)}: ${other.why}`])
+  }
+  for (const { name, host, port, device, namespace } of collectors) {
+    const through = device === undefined ? '' : ` through ${device}`
+    const inside = namespace === undefined ? '' : ` in namespace ${namespace}`
+    const called = name === `${host}:${port}` ? name : `${name} (${host} port ${port})`
+    facts.push(['collector', `${called}${through}${inside}`])
+  }
+  for (const { group, direction } of psampleGroups) {
+    facts.push(['psample', `group ${group}, ${direction}: whatever the kernel samples there`])
+  }
+  facts.push(['polling', pollingSeconds === 0 ? 'off' : `every ${pollingSeconds} s`])
+
+  const rows = interfaces.flatMap(port => {
+    const speed = port.speedBitsPerSecond === 0 ? '?' : speedName(port.speedBitsPerSecond)
+    const state = port.adminUp ? 'up' : 'down'
+    const start = [port.name, speed, state, port.polled ? 'yes' : 'no']
+    if (port.sampling.length === 0)
+      return [[...start, 'no', 'the configuration puts no sampler on interfaces']]
+    return port.sampling.map(({ source, rate, direction, why, rule }) => [
+      ...start,
+      rate === 0 ? 'no' : `1 in ${rate}, ${source}, ${direction}`,
+      rule === undefined ? why : `${why}; ${rule}`,
+    ])
+  })
+  return [
+    ...columns(facts),
+    '',
+    ...columns([['interface', 'speed', 'state', 'counters', 'sampling', 'why'], ...rows]),
+    '',
+  ].join('\n')
+}
+
+function on(interfaceName: string | undefined): string {
+  return interfaceName === undefined ? '' : ` on ${interfaceName}`
+}
+
+/** Lines with each column as wide as its widest cell. */
+function columns(rows: readonly (readonly string[])[]): string[] {
+  const widths = rows[0]!.map((_, i) => Math.max(...rows.map(row => row[i]!.length)))
+  return rows.map(row =>
+    row
+      .map((cell, i) => cell.padEnd(widths[i]!))
+      .join('  ')
+      .trimEnd(),
+  )
+}

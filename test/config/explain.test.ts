@@ -1,0 +1,188 @@
+import assert from 'node:assert/strict'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { type Explanation, explain, formatExplanation } from '../../agent/command/explain.ts'
+import { loadConfig } from '../../agent/config/load.ts'
+import type { Interface } from '../../agent/interfaces.ts'
+
+function configOf(settings: string) {
+  const { config, problems } = loadConfig(
+    `sFlow {\ncollector { ip = 192.0.2.1 }\n${settings}\n}`,
+    'test.conf',
+  )
+  assert.ok(config, JSON.stringify(problems))
+  return config
+}
+
+function port(ifIndex: number, name: string, more: Partial<Interface> = {}): Interface {
+  return {
+    ifIndex,
+    name,
+    alias: undefined,
+    mac: undefined,
+    ifType: 6,
+    hardwareType: 1,
+    kind: undefined,
+    adminUp: true,
+    operUp: true,
+    speedBitsPerSecond: 10e9,
+    duplex: undefined,
+    mtu: 1500,
+    promiscuous: false,
+    loopback: false,
+    masterIfIndex: undefined,
+    masterKind: undefined,
+    linkIfIndex: undefined,
+    linkNetnsId: undefined,
+    vlanId: undefined,
+    switchId: undefined,
+    physicalPortName: undefined,
+    parentDevice: undefined,
+    addresses: [],
+    ...more,
+  }
+}
+
+const ports = new Map(
+  [
+    port(1, 'lo', { loopback: true, speedBitsPerSecond: 0 }),
+    port(2, 'swp1'),
+    port(3, 'swp2', { adminUp: false }),
+    port(4, 'eth0', { speedBitsPerSecond: 0 }),
+  ].map(one => [one.ifIndex, one]),
+)
+
+/** Per interface and sampler, `tc 10000 both` or `tc 0`. */
+function samplers(settings: string): Record<string, string[]> {
+  const { interfaces } = explain(configOf(settings), ports, [])
+  return Object.fromEntries(
+    interfaces.map(({ name, sampling }) => [
+      name,
+      sampling.map(({ source, rate, direction }) => `${source} ${rate}${rate === 0 ? '' : ` ${direction}`}`),
+    ]),
+  )
+}
+
+test('explain: nothing samples', () => {
+  assert.deepEqual(samplers(''), { lo: [], swp1: [], swp2: [], eth0: [] })
+})
+
+test('explain: tc samplers, in one direction and in both', () => {
+  assert.deepEqual(samplers('psample { } dent { }'), {
+    lo: ['tc 0'],
+    swp1: ['tc 10000 ingress'],
+    swp2: ['tc 0'],
+    eth0: ['tc 0'],
+  })
+  assert.deepEqual(samplers('psample { egress = on } dent { }').swp1, ['tc 10000 both'])
+  assert.deepEqual(samplers('psample { ingress = off egress = on } dent { }').swp1, ['tc 10000 egress'])
+})
+
+test('explain: tc samplers that nobody listens to', () => {
+  assert.deepEqual(samplers('dent { }').swp1, ['tc 0'])
+  assert.deepEqual(samplers('psample { ingress = off } dent { }').swp1, ['tc 0'])
+})
+
+test('explain: pcap blocks, beside tc', () => {
+  assert.deepEqual(
+    samplers('sampling = 99\npsample { } dent { } pcap { dev.pattern = ^eth } pcap { dev = swp2 }'),
+    {
+      lo: ['tc 0', 'pcap 0'],
+      swp1: ['tc 10000 ingress', 'pcap 0'],
+      swp2: ['tc 0', 'pcap 0'],
+      eth0: ['tc 0', 'pcap 99 both'],
+    },
+  )
+})
+
+test('explain: the text says what and why', () => {
+  const config = configOf('sampling.10G = 1000\npolling = 20\nagent = eth0\npsample { } dent { }')
+  const addresses = [
+    { address: '10.0.0.1', ifIndex: 4, interfaceName: 'eth0' },
+    { address: '203.0.113.1', ifIndex: 2, interfaceName: 'swp1' },
+  ].map(one => ({
+    ...one,
+    prefixLength: 24,
+    alias: undefined,
+    vlan: false,
+    up: true,
+    permanent: true,
+    scope: 0,
+  }))
+  assert.equal(
+    formatExplanation(explain(config, ports, addresses)),
+    [
+      'configuration  test.conf',
+      'agent address  10.0.0.1 on eth0: IPv4 private 11, agent = eth0 +13',
+      '               not 203.0.113.1 on swp1: IPv4 public 12',
+      'collector      192.0.2.1:6343',
+      'psample        group 1, ingress: whatever the kernel samples there',
+      'polling        every 20 s',
+      '',
+      'interface  speed  state  counters  sampling                why',
+      'lo         ?      up     no        no                      the loopback interface is never sampled',
+      'swp1       10G    up     yes       1 in 1000, tc, ingress  physical port, matches switchport; sampling.10G = 1000 (line 3)',
+      'swp2       10G    down   no        no                      physical port, matches switchport; the interface is administratively down',
+      'eth0       ?      up     yes       no                      its name does not match switchport = ^swp[0-9s]+$',
+      '',
+    ].join('\n'),
+  )
+})
+
+const module = join(import.meta.dirname, '../../agent/command/explain.ts')
+const script = `import(${JSON.stringify(module)}).then(m => m.explainCommand().parseAsync(process.argv.slice(1), { from: 'user' }))`
+
+test('weir explain in a namespace', { skip: process.getuid!() === 0 ? false : 'needs root' }, t => {
+  const namespace = `weir-F-${process.pid}`
+  const ip = (...args: string[]) => execFileSync('ip', args)
+  ip('netns', 'add', namespace)
+  t.after(() => ip('netns', 'del', namespace))
+  ip('-n', namespace, 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eth1')
+  ip('-n', namespace, 'link', 'set', 'eth0', 'up')
+  ip('-n', namespace, 'link', 'set', 'eth1', 'up')
+  ip('-n', namespace, 'address', 'add', '10.77.0.1/24', 'dev', 'eth0')
+  const weir = (input: string, ...args: string[]) =>
+    spawnSync('ip', ['netns', 'exec', namespace, process.execPath, '-e', script, '--', ...args], {
+      input,
+      encoding: 'utf8',
+    })
+
+  const conf = 'sFlow { collector { ip = 10.77.0.2 } pcap { dev = eth0 } sampling.10G = 123 }'
+  const { status, stdout, stderr } = weir(conf, '-f', '-', '--json', 'eth0')
+  assert.deepEqual([status, stderr], [0, ''])
+  const { agentAddress, interfaces } = JSON.parse(stdout) as Explanation
+  assert.equal(agentAddress.chosen?.address, '10.77.0.1')
+  assert.deepEqual(
+    interfaces.map(({ name, speedBitsPerSecond, polled, sampling }) => [
+      name,
+      speedBitsPerSecond,
+      polled,
+      sampling,
+    ]),
+    [
+      [
+        'eth0',
+        10e9, // what veth says of itself
+        true,
+        [
+          {
+            source: 'pcap',
+            rate: 123,
+            direction: 'both',
+            why: 'pcap[0] matches',
+            rule: 'sampling.10G = 123 (line 1)',
+          },
+        ],
+      ],
+    ],
+  )
+
+  const unknown = weir(conf, '-f', '-', 'eht0')
+  assert.equal(unknown.status, 1)
+  assert.match(unknown.stderr, /there is no interface eht0; did you mean eth0\?/)
+  const wrong = weir('sFlow { poling = 5 }', '-f', '-')
+  assert.equal(wrong.status, 1)
+  assert.equal(wrong.stdout, '')
+  assert.match(wrong.stderr, /<stdin>:1:9: "poling" is not a setting/)
+})
