@@ -283,19 +283,22 @@ export class NetlinkSocket {
 
   /** An acknowledgement, or the end of a dump. */
   #finish(operation: Operation, ack: Ack): void {
-    if (ack.errno !== 0) {
-      this.#fail(operation, ack.errno, ack.text, ack.offset)
-    } else if (!operation.isInterrupted) {
-      this.#end(operation)
-      operation.resolve(operation.messages)
-    } else if (operation.triesLeft === 0) {
-      this.#fail(operation, ERRNO.EINTR, 'the table changed during each try to read it')
-    } else {
+    const { isDump, isInterrupted, triesLeft } = operation
+    // EBUSY: the rest of an earlier dump that ran out of time is still being made; it ends while we read on.
+    const isBusy = isDump && ack.errno === ERRNO.EBUSY
+    if ((isBusy || (isInterrupted && ack.errno === 0)) && triesLeft > 0) {
       operation.triesLeft--
       operation.isInterrupted = false
       operation.messages = []
       operation.sequence = 0
       this.#next()
+    } else if (ack.errno !== 0) {
+      this.#fail(operation, ack.errno, ack.text, ack.offset)
+    } else if (isInterrupted) {
+      this.#fail(operation, ERRNO.EINTR, 'the table changed during each try to read it')
+    } else {
+      this.#end(operation)
+      operation.resolve(operation.messages)
     }
   }
 

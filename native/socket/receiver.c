@@ -156,27 +156,32 @@ static int receive_batch(struct receiver *receiver)
 }
 
 /*
- * The descriptor is readable. After `batches` batches the other handles of the loop get their turn; libuv calls
- * again for what is left.
+ * The descriptor is readable, or has an error to report. After `batches` batches the other handles of the loop get
+ * their turn; libuv calls again for what is left.
+ *
+ * An error of the socket (ENOBUFS after an overrun, ENETDOWN) makes libuv stop the poll and give UV_EBADF, although
+ * the descriptor is as good as before (uv__poll_io() in src/unix/poll.c). The receive call tells the true error and
+ * clears it; then the poll is started again.
  */
 static void readable(uv_poll_t *poll, int status, int events)
 {
 	struct receiver *receiver = poll->data;
 	struct socket *socket = receiver->socket;
-	int count;
+	int error, count;
 
 	(void)events;
 	socket_hold(socket);
-	if (status < 0) {
-		deliver(receiver, status);
-	} else {
-		for (int batch = 0; batch < receiver->batches && !socket->closed; batch++) {
-			count = receive_batch(receiver);
-			if (count == -EAGAIN)
-				break;
-			if (!deliver(receiver, count) || (count >= 0 && count < receiver->slots))
-				break;
-		}
+	for (int batch = 0; batch < receiver->batches && !socket->closed; batch++) {
+		count = receive_batch(receiver);
+		if (count == -EAGAIN)
+			break;
+		if (!deliver(receiver, count) || (count >= 0 && count < receiver->slots))
+			break;
+	}
+	if (status < 0 && !socket->closed) {
+		error = uv_poll_start(poll, UV_READABLE, readable);
+		if (error != 0)
+			deliver(receiver, error);
 	}
 	socket_release(socket);
 }

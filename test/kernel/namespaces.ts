@@ -1,0 +1,79 @@
+import { execFileSync } from 'node:child_process'
+import type { TestContext } from 'node:test'
+
+/** Network namespaces for tests; each is removed when its test ends. */
+
+let made = 0
+
+export function ip(...args: string[]): string {
+  return execFileSync('ip', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+}
+
+/** Many commands in one run of ip; `lines` as for `ip -batch`. */
+export function ipBatch(namespace: string, lines: readonly string[]): void {
+  execFileSync('ip', ['-n', namespace, '-batch', '-'], {
+    input: lines.join('\n'),
+    stdio: ['pipe', 'ignore', 'pipe'],
+  })
+}
+
+export function makeNamespace(t: TestContext): string {
+  const name = `weir-n-${process.pid}-${++made}`
+  ip('netns', 'add', name)
+  t.after(() => ip('netns', 'del', name))
+  ip('-n', name, 'link', 'set', 'lo', 'up')
+  return name
+}
+
+/** One end of a cable. */
+export interface End {
+  readonly namespace: string
+  readonly device: string
+  readonly ifIndex: number
+  readonly mac: string
+  readonly ipv4: string
+}
+
+/**
+ * Two namespaces and the cable between them, with fixed neighbours and without IPv6, so that no packet runs over it
+ * but those of the test.
+ */
+export function makeCable(t: TestContext): [End, End] {
+  const ends = [makeNamespace(t), makeNamespace(t)].map((namespace, i) => ({
+    namespace,
+    device: 'eth0',
+    ifIndex: 11 + i,
+    mac: `02:00:00:00:00:0${i + 1}`,
+    ipv4: `192.0.2.${i + 1}`,
+  })) as [End, End]
+  const [a, b] = ends
+  const end = ({ namespace, device, mac, ifIndex }: End) => [
+    'name',
+    device,
+    'address',
+    mac,
+    'index',
+    `${ifIndex}`,
+    'netns',
+    namespace,
+  ]
+  ip('link', 'add', ...end(a), 'type', 'veth', 'peer', ...end(b))
+  for (const [here, there] of [ends, [b, a]] as [End, End][]) {
+    ipBatch(here.namespace, [
+      `link set ${here.device} addrgenmode none`,
+      `link set ${here.device} up`,
+      `address add ${here.ipv4}/24 dev ${here.device}`,
+      `neighbour add ${there.ipv4} lladdr ${there.mac} dev ${here.device} nud permanent`,
+    ])
+  }
+  return ends
+}
+
+/** Resolves when `look` gives true; throws after two seconds. */
+export async function until(what: string, look: () => boolean): Promise<void> {
+  const deadline = Date.now() + 2000
+  while (!look()) {
+    if (Date.now() > deadline) throw new Error(`no ${what} within two seconds`)
+    await new Promise(resolve => setTimeout(resolve, 5))
+  }
+}
