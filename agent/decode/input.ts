@@ -1,0 +1,121 @@
+/** Where datagrams to decode come from: a UDP port, a capture, or a file with one datagram. */
+
+import { createSocket } from 'node:dgram'
+import { on, once } from 'node:events'
+import { createReadStream } from 'node:fs'
+import type { AddressInfo } from 'node:net'
+import type { Readable } from 'node:stream'
+import { endpoint } from '../wire/packet.ts'
+import { isPcap, PcapReader } from '../wire/pcap.ts'
+
+/** One datagram as it was received. */
+export interface Received {
+  readonly bytes: Uint8Array
+  /** Sender, or the name of the file. */
+  readonly from: string
+  /** When it was received; undefined if that is not known. */
+  readonly time: Date | undefined
+}
+
+/** Something that should have been a datagram. */
+export interface Lost {
+  readonly from: string
+  readonly reason: string
+}
+
+export type Input = AsyncIterable<Received | Lost>
+
+/** Address and port to listen on; without an address all of the machine's. */
+export interface ListenAddress {
+  readonly address: string | undefined
+  readonly port: number
+}
+
+/** Bytes of socket buffer asked for, so that a burst finds room while a datagram is printed. */
+const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
+
+/** Datagrams sent to a UDP port, until `signal` is aborted. `listening` is told the address in use. */
+export async function* fromUdp(
+  { address, port }: ListenAddress,
+  signal: AbortSignal,
+  listening: (address: string) => void,
+): Input {
+  const socket = createSocket(address === undefined || address.includes(':') ? 'udp6' : 'udp4')
+  try {
+    // Listens before it binds: a datagram may be there at once.
+    const messages = on(socket, 'message', { signal })
+    socket.bind(port, address)
+    await once(socket, 'listening')
+    try {
+      socket.setRecvBufferSize(RECEIVE_BUFFER_BYTES)
+    } catch {
+      // The buffer is as large as the system lets it be.
+    }
+    const bound = socket.address()
+    listening(endpoint(bound.address, bound.port))
+    for await (const [bytes, sender] of messages as AsyncIterable<[Buffer, AddressInfo]>) {
+      yield { bytes, from: endpoint(sender.address.replace(/^::ffff:/, ''), sender.port), time: new Date() }
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error
+  } finally {
+    socket.close()
+  }
+}
+
+/** Datagrams in a file. Fails with an error of the system when it cannot be read. */
+export function fromFile(path: string, port: number, signal: AbortSignal): Input {
+  return fromStream(createReadStream(path), path, port, signal)
+}
+
+/**
+ * Datagrams in a stream: those to UDP port `port` of a pcap or pcapng capture, as they come; or else one datagram,
+ * as bytes or as hexadecimal digits with spaces and with comments from `#` to the end of the line. Fails with a
+ * WireError when a capture is broken.
+ */
+export async function* fromStream(stream: Readable, name: string, port: number, signal: AbortSignal): Input {
+  let begin: Buffer = Buffer.alloc(0)
+  let capture: PcapReader | undefined
+  const close = () => stream.destroy()
+  signal.addEventListener('abort', close)
+  try {
+    for await (const piece of stream as AsyncIterable<Buffer>) {
+      let bytes = piece
+      if (capture === undefined) {
+        begin = Buffer.concat([begin, piece])
+        if (!isPcap(begin)) continue
+        capture = new PcapReader(port)
+        bytes = begin
+      }
+      yield* capturedIn(capture, bytes, name)
+    }
+  } catch (error) {
+    if (signal.aborted) return
+    throw error
+  } finally {
+    signal.removeEventListener('abort', close)
+  }
+  if (capture !== undefined) capture.end()
+  else if (begin.length > 0) yield { bytes: fromHex(begin) ?? begin, from: name, time: undefined }
+}
+
+function* capturedIn(capture: PcapReader, bytes: Uint8Array, name: string): Generator<Received | Lost> {
+  for (const captured of capture.push(bytes)) {
+    if ('bytes' in captured) {
+      const { time } = captured
+      const date = time === undefined ? undefined : new Date(Number(time / 1_000_000n))
+      yield { bytes: captured.bytes, from: captured.from, time: date }
+    } else {
+      yield {
+        from: `${name}: packet ${captured.packet} at byte offset ${captured.offset}`,
+        reason: captured.reason,
+      }
+    }
+  }
+}
+
+/** The bytes that text stands for, or undefined if it is not hexadecimal. */
+function fromHex(text: Buffer): Buffer | undefined {
+  const digits = text.toString('latin1').replace(/#.*/g, '').replace(/\s+/g, '')
+  return digits.length % 2 === 0 && /^[0-9a-f]+$/i.test(digits) ? Buffer.from(digits, 'hex') : undefined
+}
