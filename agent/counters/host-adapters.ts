@@ -5,7 +5,10 @@ import { type HostAdapters, hostAdapters } from '../wire/sflow/counters/host.ts'
 import type { CounterReader } from './reader.ts'
 
 /** What the rule of hostAdaptersOf() wants to know of an interface. */
-export type Adapter = Pick<Interface, 'ifIndex' | 'adminUp' | 'kind' | 'mac' | 'switchId' | 'linkNetnsId'>
+export type Adapter = Pick<
+  Interface,
+  'ifIndex' | 'loopback' | 'adminUp' | 'kind' | 'mac' | 'switchId' | 'linkNetnsId'
+>
 
 export function hostAdaptersReader(adapters: () => Iterable<Adapter>): CounterReader<typeof hostAdapters> {
   return { record: hostAdapters, read: async () => hostAdaptersOf(adapters()) }
@@ -16,19 +19,19 @@ const MOST_ADAPTERS = 32
 
 /**
  * The interfaces that are up and have a MAC address, in the order of their ifIndex, at most 32. Not the ports of a
- * switch, and not a veth: its address is seen by nobody but its other end. In a container, where there is nothing
- * else, the veths that lead out are the adapters.
+ * switch, and no veth: its address is known to nobody but its other end. Only in a container, which has no device of a
+ * driver, those that lead out are its adapters.
  */
-export function hostAdaptersOf(all: Iterable<Adapter>): HostAdapters {
-  const candidates = [...all]
+export function hostAdaptersOf(interfaces: Iterable<Adapter>): HostAdapters {
+  const all = [...interfaces]
+  const hasDevice = all.some(({ kind, loopback }) => kind === undefined && !loopback)
+  const chosen = all
     .filter(({ adminUp, switchId }) => adminUp && switchId === undefined)
     .filter(({ mac }) => mac !== undefined && MAC.test(mac) && mac !== '00:00:00:00:00:00')
+    .filter(({ kind, linkNetnsId }) => kind !== 'veth' || (!hasDevice && linkNetnsId !== undefined))
     .sort((a, b) => a.ifIndex - b.ifIndex)
-  const own = candidates.filter(({ kind }) => kind !== 'veth')
-  const chosen = own.length > 0 ? own : candidates.filter(({ linkNetnsId }) => linkNetnsId !== undefined)
-  return {
-    adapters: chosen.slice(0, MOST_ADAPTERS).map(({ ifIndex, mac }) => ({ ifIndex, mac_address: [mac!] })),
-  }
+    .slice(0, MOST_ADAPTERS)
+  return { adapters: chosen.map(({ ifIndex, mac }) => ({ ifIndex, mac_address: [mac!] })) }
 }
 
 const MAC = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/
