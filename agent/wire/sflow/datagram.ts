@@ -1,4 +1,4 @@
-/** The datagram (sFlow v5 §5.3): a strict decoder that says where, and the encoder that is its inverse. */
+/** The datagram (sFlow v5 §5): a strict decoder that says where, and the encoder that is its inverse. */
 
 import { addr, readCount, struct, u32, type ValueOf } from '../struct.ts'
 import { type Problem, padded, Reader, WireError, type WireErrorCode, Writer } from '../xdr.ts'
@@ -198,7 +198,7 @@ function isSubject(block: { readonly enterprise: number; readonly format: number
   return false
 }
 
-/** An agent uses either the compact or the expanded forms (sFlow v5 §5.3). */
+/** An agent uses either the compact or the expanded forms (sFlow v5 §5). */
 function checkForms(reader: Reader, samples: readonly SampleBlock[]): void {
   let compact = false
   let expanded = false

@@ -2,7 +2,7 @@
 
 import type { Names } from '../struct.ts'
 
-/** sFlow v5 §5.3, 802.11 structures (2007); 18 from the InfiniBand structures. */
+/** sFlow v5 §5, 802.11 structures (2007); 18 from the InfiniBand structures. */
 export const headerProtocol: Names = {
   1: 'ethernet',
   2: 'token bus',
@@ -27,13 +27,13 @@ export const headerProtocol: Names = {
 /** sFlow v5 §5.1; 3 from the host structures (2010). */
 export const dataSourceType: Names = { 0: 'interface', 1: 'VLAN', 2: 'physical', 3: 'logical' }
 
-/** sFlow v5 §5.3. */
+/** sFlow v5 §5. */
 export const interfaceFormat: Names = { 0: 'ifIndex', 1: 'discarded', 2: 'multiple' }
 
-/** sFlow v5 §5.3, from MAU-MIB. */
+/** sFlow v5 §5, from MAU-MIB. */
 export const ifDirection: Names = { 0: 'unknown', 1: 'full duplex', 2: 'half duplex', 3: 'in', 4: 'out' }
 
-/** sFlow v5 §5.3: bit 0 administrative, bit 1 operational. */
+/** sFlow v5 §5: bit 0 administrative, bit 1 operational. */
 export const ifStatus: Names = { 0: 'down', 1: 'up, not running', 2: 'down, running', 3: 'up' }
 
 /** IANA ifType numbers that Linux interfaces have. */
@@ -103,10 +103,10 @@ export const ipForwarding: Names = { 1: 'forwarding', 2: 'not forwarding' }
 /** TCP-MIB tcpRtoAlgorithm. */
 export const tcpRtoAlgorithm: Names = { 1: 'other', 2: 'constant', 3: 'rsre', 4: 'vanj', 5: 'rfc2988' }
 
-/** sFlow v5 §5.3: type of an AS path segment. */
+/** sFlow v5 §5: type of an AS path segment. */
 export const asPathSegmentType: Names = { 1: 'set', 2: 'sequence' }
 
-/** sFlow v5 §5.3: which side is the server. */
+/** sFlow v5 §5: which side is the server. */
 export const urlDirection: Names = { 1: 'source', 2: 'destination' }
 
 /** 802.11 structures (2007). */

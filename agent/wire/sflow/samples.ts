@@ -25,7 +25,7 @@ import { discardReason, meantDiscardReason } from './discard-reasons.ts'
 import { dataSourceType, interfaceFormat } from './enumerations.ts'
 import { type CounterRecord, type FlowRecord, sampleType } from './record.ts'
 
-const SFLOW_V5 = 'sFlow v5 (2004) §5.3'
+const SFLOW_V5 = 'sFlow v5 (2004) §5'
 
 /** Interface formats: what the number beside it means. */
 export const INTERFACE_INDEX = 0

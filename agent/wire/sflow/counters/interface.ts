@@ -18,7 +18,7 @@ import {
 import { ifDirection, ifStatus, ifType } from '../enumerations.ts'
 import { counterRecord } from '../record.ts'
 
-const SFLOW_V5 = 'sFlow v5 (2004) §5.3'
+const SFLOW_V5 = 'sFlow v5 (2004) §5'
 const REGISTRY = 'sFlow.org structure registry'
 
 export const ifCounters = counterRecord(0, 1, 'if_counters', SFLOW_V5, {

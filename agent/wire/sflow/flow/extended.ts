@@ -4,7 +4,7 @@ import { addr, list, mac, oneOf, opaque, struct, text, u32, u64, type ValueOf } 
 import { asPathSegmentType, ieee80211Version, urlDirection } from '../enumerations.ts'
 import { flowRecord } from '../record.ts'
 
-const SFLOW_V5 = 'sFlow v5 (2004) §5.3'
+const SFLOW_V5 = 'sFlow v5 (2004) §5'
 const IEEE80211 = '802.11 structures (2007)'
 
 export const extendedSwitch = flowRecord(0, 1001, 'extended_switch', SFLOW_V5, {

@@ -4,7 +4,7 @@ import { ip4, ip6, mac, oneOf, opaque, u32, type ValueOf } from '../../struct.ts
 import { headerProtocol } from '../enumerations.ts'
 import { flowRecord } from '../record.ts'
 
-const SFLOW_V5 = 'sFlow v5 (2004) §5.3'
+const SFLOW_V5 = 'sFlow v5 (2004) §5'
 
 export const sampledHeader = flowRecord(0, 1, 'sampled_header', SFLOW_V5, {
   protocol: oneOf(headerProtocol, 'what the header begins with'),
