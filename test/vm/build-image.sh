@@ -32,21 +32,21 @@ for module in virtio_pci virtio_console 9pnet_virtio 9p virtio_rng overlay; do
 done
 cat >/initramfs/init <<'INIT'
 #!/bin/busybox sh
-# Mounts the host's root, read-only, under a layer in memory that takes every write, and runs weir.init from it.
+# Mounts the host's root, read-only, under a layer in memory that takes every write, and goes on there with the
+# init.sh of the output share.
 export PATH=/bin
-busybox mkdir -p /proc /lower /layer /root
+busybox mkdir -p /proc /lower /layer /out /root
 busybox mount -t proc proc /proc
 busybox --install -s /bin
 for module in /modules/*; do insmod "$module"; done
-for word in $(cat /proc/cmdline); do
-  case $word in weir.init=*) init=${word#weir.init=} ;; esac
-done
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro root /lower
 mount -t tmpfs layer /layer
 mkdir /layer/upper /layer/work
 mount -t overlay -o lowerdir=/lower,upperdir=/layer/upper,workdir=/layer/work root /root
-umount /proc
-exec switch_root /root /bin/sh "$init"
+mount -t 9p -o trans=virtio,version=9p2000.L,ro out /out
+cp /out/init.sh /root/init.sh
+umount /out /proc
+exec switch_root /root /bin/sh /init.sh
 INIT
 chmod 755 /initramfs/init
 (cd /initramfs && find . | cpio --quiet -o -H newc | gzip -1) >$image/initrd.gz

@@ -27,9 +27,9 @@ cd "$WEIR_REPOSITORY"
 hostname weir-vm
 ip link set lo up
 
-case $WEIR_SHELL in
-  yes) setsid bash -i </dev/ttyS0 >/dev/ttyS0 2>&1 ;;
-  *)
+case $WEIR_WHAT in
+  shell) setsid bash -i </dev/ttyS0 >/dev/ttyS0 2>&1 ;;
+  tests)
     sh $out/job >"$(echo /dev/vport*p1)" 2>&1 </dev/null
     echo $? >$out/status
     sync

@@ -7,13 +7,12 @@
  * place; what a guest writes stays in its memory, except for the output directory /run/weir-vm.
  */
 
-import { type ChildProcess, spawn } from 'node:child_process'
-import { createWriteStream } from 'node:fs'
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
+import { copyFile, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, relative, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
-import type { Duplex, Readable } from 'node:stream'
+import type { Duplex } from 'node:stream'
 import { parseArgs } from 'node:util'
 import { type Image, KERNELS, type KernelName, prepareImage } from './images.ts'
 
@@ -27,35 +26,27 @@ interface Options {
   readonly files: readonly string[]
   readonly timeoutSeconds: number
   readonly keep: boolean
-  readonly shell: boolean
 }
 
 /** Boots the image, runs the files and says how it went; true when every test passed and there was one at least. */
-async function runGuest(image: Image, options: Options): Promise<boolean> {
+async function runTests(image: Image, options: Options): Promise<boolean> {
   const say = (line: string) => console.log(`[${image.name}] ${line}`)
   const out = await mkdtemp(join(tmpdir(), `weir-vm-${image.name}-`))
   try {
-    await writeFile(
-      join(out, 'environment'),
-      `WEIR_REPOSITORY=${quote(REPOSITORY)} WEIR_SHELL=${options.shell ? 'yes' : 'no'}\nexport WEIR_VM=${image.name}\n`,
-    )
+    await layOut(out, image, 'tests')
     await writeFile(join(out, 'job'), job(options.files))
     say(`booting Linux ${image.release}`)
     const started = performance.now()
     const seconds = () => `${((performance.now() - started) / 1000).toFixed(1)} s`
-    const machine = spawnMachine(image, out, options.shell)
+    const kernelConsole = await open(join(out, 'console'), 'a')
+    const machine = spawnMachine(
+      [...qemu(image, out), '-serial', 'stdio', '-chardev', 'socket,id=job,fd=3', ...JOB_PORT],
+      ['ignore', kernelConsole.fd, kernelConsole.fd, 'pipe'],
+    )
     const deadline = setTimeout(() => {
       say(`no end after ${options.timeoutSeconds} s: the guest is killed`)
       machine.kill('SIGKILL')
     }, options.timeoutSeconds * 1000)
-    if (options.shell) {
-      await ended(machine)
-      clearTimeout(deadline)
-      return true
-    }
-    const console_ = createWriteStream(join(out, 'console'))
-    ;(machine.stdio[1] as Readable).pipe(console_)
-    ;(machine.stdio[2] as Readable).pipe(console_, { end: false })
     let talking = false
     createInterface({ input: machine.stdio[3] as Duplex }).on('line', line => {
       if (!talking) say(`booted in ${seconds()}`)
@@ -64,6 +55,7 @@ async function runGuest(image: Image, options: Options): Promise<boolean> {
     })
     await ended(machine)
     clearTimeout(deadline)
+    await kernelConsole.close()
     const status = await readFile(join(out, 'status'), 'utf8').catch(() => undefined)
     if (status === undefined) {
       say(`FAILED after ${seconds()}: the guest ended without a result; its console's last lines:`)
@@ -72,8 +64,13 @@ async function runGuest(image: Image, options: Options): Promise<boolean> {
     }
     const results = await readFile(join(out, 'results.tap'), 'utf8').catch(() => '')
     const count = (word: string) => Number(new RegExp(`^# ${word} (\\d+)$`, 'm').exec(results)?.[1] ?? 0)
-    const passed = status.trim() === '0' && count('pass') > 0
-    const counts = `${count('pass')} passed, ${count('fail') + count('cancelled')} failed, ${count('skipped')} skipped`
+    // The runner counts a file without a test as a test that passed, by the file's name.
+    const passes = new Set([...results.matchAll(/^ok \d+ - (.*)$/gm)].map(([, name]) => name))
+    const empty = options.files.filter(file => passes.has(file))
+    for (const file of empty) say(`no test in ${file}`)
+    const passed = status.trim() === '0' && count('pass') > 0 && empty.length === 0
+    const failed = count('fail') + count('cancelled')
+    const counts = `${count('pass')} passed, ${failed} failed, ${count('skipped')} skipped`
     say(`${passed ? 'passed' : 'FAILED'} after ${seconds()}: ${counts}; exit status ${status.trim()}`)
     return passed
   } finally {
@@ -82,57 +79,73 @@ async function runGuest(image: Image, options: Options): Promise<boolean> {
   }
 }
 
-/** The script that the guest runs: each file in a process of its own, one after the other. */
-function job(files: readonly string[]): string {
-  const reporters = ['spec', 'stdout', 'tap', '/run/weir-vm/results.tap']
-  const command = [
-    ...['node_modules/.bin/node', '--test', '--test-concurrency=1', `--test-timeout=${TEST_TIMEOUT_MS}`],
-    ...[`--test-reporter=${reporters[0]}`, `--test-reporter-destination=${reporters[1]}`],
-    ...[`--test-reporter=${reporters[2]}`, `--test-reporter-destination=${reporters[3]}`],
-    ...files,
-  ]
-  return `echo 'running ${files.length} test files'\nexec ${command.map(quote).join(' ')}\n`
+/** Boots the image and gives a shell in it, on this terminal; `exit` ends the guest. */
+async function runShell(image: Image): Promise<void> {
+  const out = await mkdtemp(join(tmpdir(), `weir-vm-${image.name}-`))
+  try {
+    await layOut(out, image, 'shell')
+    await ended(
+      spawnMachine([...qemu(image, out), '-serial', 'mon:stdio'], ['inherit', 'inherit', 'inherit']),
+    )
+  } finally {
+    await rm(out, { recursive: true, force: true })
+  }
 }
 
+/** Puts init.sh and what it reads into the output share. */
+async function layOut(out: string, image: Image, what: 'tests' | 'shell'): Promise<void> {
+  await copyFile(join(import.meta.dirname, 'init.sh'), join(out, 'init.sh'))
+  const variables = [
+    `WEIR_REPOSITORY=${quote(REPOSITORY)}`,
+    `WEIR_WHAT=${what}`,
+    `export WEIR_VM=${image.name}`,
+  ]
+  await writeFile(join(out, 'environment'), `${variables.join('\n')}\n`)
+}
+
+/** The script that the guest runs: each file in a process of its own, one after the other. */
+function job(files: readonly string[]): string {
+  const command = [
+    ...['node_modules/.bin/node', '--test', '--test-concurrency=1', `--test-timeout=${TEST_TIMEOUT_MS}`],
+    ...['--test-reporter=spec', '--test-reporter-destination=stdout'],
+    ...['--test-reporter=tap', '--test-reporter-destination=/run/weir-vm/results.tap'],
+    ...files,
+  ]
+  return `echo 'test files: ${files.length}'\nexec ${command.map(quote).join(' ')}\n`
+}
+
+/** Carries the output of the job, away from the console, which belongs to the kernel. */
+const JOB_PORT = ['-device', 'virtio-serial-pci', '-device', 'virtserialport,chardev=job']
+
 /**
- * Starts qemu without KVM, without a disk and without a network. Its standard output is the guest's console; the
- * fourth descriptor carries the output of the job. It dies with this process, whatever ends it. One processor: with
- * two, emulated by a thread each, a kernel that patches its code while the other runs it sometimes crashes.
+ * The command line of a guest without KVM, disk or network. One processor: with two, emulated by a thread each, a
+ * kernel that patches its own code while the other processor runs it crashes now and then.
  */
-function spawnMachine(image: Image, out: string, shell: boolean): ChildProcess {
-  const share = (tag: string, path: string, more: string) => [
-    '-fsdev',
-    `local,id=${tag},path=${path.replaceAll(',', ',,')},security_model=none,${more}`,
-    '-device',
-    `virtio-9p-pci,fsdev=${tag},mount_tag=${tag}`,
+function qemu(image: Image, out: string): string[] {
+  const share = (tag: string, path: string, mode: string) => [
+    ...['-fsdev', `local,id=${tag},path=${path.replaceAll(',', ',,')},security_model=none,${mode}`],
+    ...['-device', `virtio-9p-pci,fsdev=${tag},mount_tag=${tag}`],
   ]
-  const port = [
-    '-chardev',
-    'socket,id=job,fd=3',
-    '-device',
-    'virtio-serial-pci',
-    '-device',
-    'virtserialport,chardev=job',
-  ]
-  const append = [
-    ...['console=ttyS0', 'quiet', 'panic=-1', 'oops=panic', 'mitigations=off', 'random.trust_cpu=on'],
-    `weir.init=${join(import.meta.dirname, 'init.sh')}`,
-  ]
-  const qemu = [
-    ...['qemu-system-x86_64', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', '1', '-m', '2048'],
-    ...['-nodefaults', '-no-reboot', '-display', 'none', '-serial', shell ? 'mon:stdio' : 'stdio'],
-    ...['-kernel', image.kernel, '-initrd', image.initrd, '-append', append.join(' ')],
+  const append = 'console=ttyS0 quiet panic=-1 oops=panic mitigations=off random.trust_cpu=on'
+  return [
+    ...['qemu-system-x86_64', '-accel', 'tcg', '-cpu', 'max', '-smp', '1', '-m', '2048'],
+    ...['-nodefaults', '-no-reboot', '-display', 'none', '-device', 'virtio-rng-pci'],
+    ...['-kernel', image.kernel, '-initrd', image.initrd, '-append', append],
     ...share('root', '/', 'readonly=on,multidevs=remap'),
     ...share('repository', REPOSITORY, 'readonly=on,multidevs=remap'),
     ...share('modules', image.modules, 'readonly=on'),
     ...share('out', out, 'writeout=immediate'),
-    ...['-device', 'virtio-rng-pci'],
-    ...(shell ? [] : port),
   ]
-  const stdio: ('inherit' | 'ignore' | 'pipe')[] = shell
-    ? ['inherit', 'inherit', 'inherit']
-    : ['ignore', 'pipe', 'pipe', 'pipe']
-  return spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...qemu], { stdio })
+}
+
+const machines = new Set<ChildProcess>()
+
+/** Starts a guest that dies with this process, whatever ends it. */
+function spawnMachine(command: readonly string[], stdio: StdioOptions): ChildProcess {
+  const machine = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...command], { stdio })
+  machines.add(machine)
+  machine.once('close', () => machines.delete(machine))
+  return machine
 }
 
 function ended(machine: ChildProcess): Promise<void> {
@@ -171,12 +184,21 @@ async function main(): Promise<number> {
     files: files.length > 0 ? files : all.sort(),
     timeoutSeconds: Number(values.timeout),
     keep: values.keep,
-    shell: values.shell,
   }
   const images: Image[] = []
   for (const name of names) images.push(await prepareImage(name, line => console.error(`[${name}] ${line}`)))
-  const passed = await Promise.all(images.map(image => runGuest(image, options)))
+  if (values.shell) {
+    await runShell(images.at(-1)!)
+    return 0
+  }
+  const passed = await Promise.all(images.map(image => runTests(image, options)))
   return passed.every(Boolean) ? 0 : 1
 }
 
+// A guest that is killed ends like one that crashed: its run fails, and what it left is cleared away.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    for (const machine of machines) machine.kill('SIGKILL')
+  })
+}
 process.exitCode = await main()
