@@ -21,6 +21,12 @@ export interface PolledSource {
   readonly readers: readonly CounterReader[]
 }
 
+/**
+ * Gives how many samples were made of it, from 0: one that does not fit into a datagram is sent as several, which
+ * take as many sequence numbers from `sample.sequence` on.
+ */
+export type CounterSink = (sample: CountersSampleInput) => number
+
 /** A reader that did not answer as it should. */
 export interface PollFailure {
   readonly sourceType: number
@@ -33,7 +39,7 @@ export interface PollFailure {
 export interface PollerOptions {
   readonly ledger: Ledger
   /** Takes each sample when all readers of the source have answered or run out of time. */
-  readonly sink: (sample: CountersSampleInput) => void
+  readonly sink: CounterSink
   /** Told of each failure that is counted. */
   readonly onFailure?: (failure: PollFailure) => void
   /** Monotonic clock, in milliseconds. */
@@ -89,7 +95,7 @@ const FIRST_POLL_MS = 1000
 const LONGEST_SLEEP_MS = 2 ** 31 - 1
 
 export class Poller {
-  readonly #sink: (sample: CountersSampleInput) => void
+  readonly #sink: CounterSink
   readonly #onFailure: ((failure: PollFailure) => void) | undefined
   readonly #now: () => number
   readonly #timeoutMs: number
@@ -264,8 +270,14 @@ export class Poller {
       records.push({ record: asked.reader.record, value })
     }
     if (records.length === 0) return
-    source.sequence = isContinuous ? (source.sequence + 1) >>> 0 : 1
-    this.#sink({ sequence: source.sequence, sourceType: source.type, sourceIndex: source.index, records })
+    const sequence = isContinuous ? (source.sequence + 1) >>> 0 : 1
+    const samples = this.#sink({
+      sequence,
+      sourceType: source.type,
+      sourceIndex: source.index,
+      records,
+    })
+    source.sequence = (sequence + samples - 1) >>> 0
   }
 
   /** The reader's answer; undefined when there is none, or not in time. Never rejects. */

@@ -15,7 +15,10 @@ interface Sent extends CountersSampleInput {
 }
 
 /** A poller on a clock of its own; advance() lets time pass in steps of 10 ms. */
-function bench(t: TestContext, timeoutMs?: number) {
+function bench(
+  t: TestContext,
+  { timeoutMs, samplesEach = 1 }: { timeoutMs?: number; samplesEach?: number } = {},
+) {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   let clock = 1000
   const ledger = new Ledger()
@@ -23,7 +26,10 @@ function bench(t: TestContext, timeoutMs?: number) {
   const failures: PollFailure[] = []
   const poller = new Poller({
     ledger,
-    sink: sample => sent.push({ ...sample, atMs: clock }),
+    sink: sample => {
+      sent.push({ ...sample, atMs: clock })
+      return samplesEach
+    },
     onFailure: failure => failures.push(failure),
     now: () => clock,
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
@@ -203,7 +209,7 @@ test('a reader that hangs delays no other source, and is not asked again until i
 })
 
 test('a hang and its late failure are one loss', async t => {
-  const { poller, advance, losses } = bench(t, 100)
+  const { poller, advance, losses } = bench(t, { timeoutMs: 100 })
   const late: CounterReader = {
     record: portName,
     read: () => new Promise((_, reject) => setTimeout(() => reject(new Error('gone')), 500)),
@@ -228,6 +234,24 @@ test('a 64-bit counter that goes back restarts the sequence; standing still does
     sent.map(sample => sample.sequence),
     [1, 2, 3, 1, 2],
   )
+})
+
+test('a sample that was sent in several takes as many sequence numbers', async t => {
+  for (const [samplesEach, expected] of [
+    [3, [1, 4, 7]],
+    [0, [1, 1, 1]],
+  ] as const) {
+    await t.test(`${samplesEach} samples`, async t => {
+      const { poller, sent, advance } = bench(t, { samplesEach })
+      poller.add({ type: 2, index: 1, intervalMs: 1000, readers: [name()] })
+      poller.start()
+      await advance(2500)
+      assert.deepEqual(
+        sent.map(sample => sample.sequence),
+        expected,
+      )
+    })
+  }
 })
 
 test('an interface made anew begins at sequence 1, and the old one answers no more', async t => {
