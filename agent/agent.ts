@@ -1,8 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import { chooseAgentAddress } from './config/agent-address.ts'
-import type { Config, PcapConfig } from './config/config.ts'
-import { pcapRule } from './config/pcap-rule.ts'
-import { type EffectiveRate, effectiveRate } from './config/sampling-rate.ts'
+import type { Config } from './config/config.ts'
+import { pcapRate, pcapRule } from './config/pcap-rule.ts'
+import { effectiveRate } from './config/sampling-rate.ts'
 import { hostReaders } from './counters/host-readers.ts'
 import { interfaceReaders } from './counters/interface-readers.ts'
 import { InterfaceStatistics } from './counters/interface-statistics.ts'
@@ -18,6 +18,8 @@ import { UdpSender } from './kernel/udp-sender.ts'
 import { PacketSocketSource } from './sources/packet-socket.ts'
 import { PsampleSource } from './sources/psample.ts'
 import { PsampleSamples } from './sources/psample-samples.ts'
+import { wantedSamplers } from './sources/tc-ports.ts'
+import { TcSamplers } from './sources/tc-samplers.ts'
 import { parseIp4, parseIp6 } from './wire/addresses.ts'
 
 /**
@@ -49,6 +51,7 @@ export class Agent {
   readonly #psampleSamples: PsampleSamples | undefined
   readonly #psample: PsampleSource | undefined
   readonly #taps: PacketSocketSource | undefined
+  readonly #tc: TcSamplers | undefined
   #statistics: InterfaceStatistics | undefined
   /** Rate of each tapped interface. */
   readonly #tapped = new Map<number, number>()
@@ -56,6 +59,9 @@ export class Agent {
   #forwards = false
   #housekeeping: NodeJS.Timeout | undefined
   #settling: NodeJS.Timeout | undefined
+  /** Packets that the tc samplers of an interface had counted when they were last asked. */
+  readonly #counted = new Map<number, bigint>()
+  #counting = false
   #running = false
 
   /** Builds all parts; nothing is opened before start(). */
@@ -92,14 +98,24 @@ export class Agent {
     })
 
     const onBatchEnd = () => this.#datagrams.send()
-    const { psample, pcap } = config
+    const { psample, tc, pcap } = config
     if (psample !== undefined) {
+      if (tc !== undefined) {
+        this.#tc = new TcSamplers({
+          log,
+          interfaces: this.#interfaces,
+          instance: config.subAgentId,
+          onGroup: () => this.#psampleSamples?.forgetForeignGroups(),
+        })
+      }
       this.#psampleSamples = new PsampleSamples({
         ingressGroup: psample.ingress ? psample.group : undefined,
         egressGroup: psample.egress ? psample.group + 1 : undefined,
         interfaces: this.#interfaces,
         ledger,
         sink: this.#sampler.accept,
+        portOfGroup: this.#tc?.portOfGroup,
+        portOfCookie: this.#tc?.portOfCookie,
       })
       this.#psample = new PsampleSource({ samples: this.#psampleSamples, ledger, log, onBatchEnd })
     }
@@ -126,6 +142,7 @@ export class Agent {
       this.#log.warn('tc samplers need a psample block to be received: add psample { } to the configuration')
     }
     await this.#attempt('psample', () => this.#psample?.start())
+    await this.#attempt('tc', () => this.#tc?.start())
     await this.#placeSamplers()
     this.#housekeeping = setInterval(() => this.#keepHouse(), HOUSEKEEPING_MS)
     this.#log.info(
@@ -141,6 +158,7 @@ export class Agent {
     clearInterval(this.#housekeeping)
     clearTimeout(this.#settling)
     this.#poller.stop()
+    await this.#attempt('tc', () => this.#tc?.stop())
     this.#keepHouse()
     this.#taps?.stop()
     this.#psample?.stop()
@@ -207,6 +225,7 @@ export class Agent {
       const { ifIndex } = event.before
       this.#poller.remove(INTERFACE, ifIndex)
       this.#sampler.forget(ifIndex)
+      this.#counted.delete(ifIndex)
     } else if (event.type === 'add' || event.before.adminUp !== event.after.adminUp) {
       this.#poll(event.after)
     }
@@ -232,8 +251,13 @@ export class Agent {
 
   /** Samplers follow the interfaces: tc filters, and packet sockets for the pcap blocks. */
   async #placeSamplers(): Promise<void> {
-    const ports = [...this.#interfaces.byIndex.values()]
-    if (this.#taps !== undefined) this.#placeTaps(this.#taps, ports)
+    const { tc, psample, headerBytes } = this.#config
+    const { byIndex } = this.#interfaces
+    if (this.#taps !== undefined) this.#placeTaps(this.#taps, [...byIndex.values()])
+    if (this.#tc === undefined || tc === undefined || psample === undefined) return
+    const rateOf = (port: Interface) => effectiveRate(this.#config, port).rate
+    const wanted = wantedSamplers(byIndex, { tc, psample, headerBytes }, rateOf)
+    await this.#attempt('tc', () => this.#tc?.apply(wanted))
   }
 
   #placeTaps(taps: PacketSocketSource, ports: readonly Interface[]): void {
@@ -251,8 +275,9 @@ export class Agent {
   #placeTap(taps: PacketSocketSource, port: Interface): void {
     const { ifIndex, name } = port
     const log = this.#log.child({ part: 'pcap', interface: name })
-    const { rule, why } = pcapRule(this.#config.pcap, port)
-    const { rate, rule: reason } = this.#tapRate(port, rule)
+    const { rule, index, why } = pcapRule(this.#config.pcap, port)
+    const { rate, rule: reason } =
+      rule === undefined ? { rate: 0, rule: 'no pcap block' } : pcapRate(this.#config, index, port)
     const before = this.#tapped.get(ifIndex) ?? 0
     if (rate === before) return
     try {
@@ -271,14 +296,6 @@ export class Agent {
     }
   }
 
-  /** The rate of a tap: what the pcap block says, else by speed as for any interface; 0 while it is down. */
-  #tapRate(port: Interface, rule: PcapConfig | undefined): EffectiveRate {
-    if (rule === undefined) return { rate: 0, rule: 'no pcap block' }
-    const byRule = effectiveRate(this.#config, port)
-    if (rule.sampling === undefined || byRule.rate === 0) return byRule
-    return { rate: rule.sampling, rule: `sampling = ${rule.sampling} of the pcap block` }
-  }
-
   #readerFailed({ sourceIndex, reader, error }: PollFailure): void {
     this.#limited.line(`${reader} ${error.message}`, held =>
       this.#log.warn({ part: 'counters', source: sourceIndex, held }, `${reader}: ${error.message}`),
@@ -288,8 +305,27 @@ export class Agent {
   #keepHouse(): void {
     this.#psample?.poll()
     this.#taps?.poll()
+    void this.#attempt('tc', () => this.#countPools())
     const problem = this.#counters.takeProblem()
     if (problem !== undefined) this.#limited.line('counters', held => this.#log.warn({ held }, problem))
+  }
+
+  /** The tc samplers count every packet that passes them: sample pools are exact. */
+  async #countPools(): Promise<void> {
+    if (this.#tc === undefined || this.#counting) return
+    this.#counting = true
+    try {
+      const passed = new Map<number, bigint>()
+      for (const { ifIndex, packets } of await this.#tc.counts()) {
+        passed.set(ifIndex, (passed.get(ifIndex) ?? 0n) + packets)
+      }
+      for (const [ifIndex, packets] of passed) {
+        this.#sampler.countedPackets(ifIndex, Number(packets - (this.#counted.get(ifIndex) ?? 0n)))
+        this.#counted.set(ifIndex, packets)
+      }
+    } finally {
+      this.#counting = false
+    }
   }
 }
 

@@ -104,8 +104,7 @@ export class Sampler {
    * stands still until the count has caught up.
    */
   countedPackets(ifIndex: number, packets: number): void {
-    const source = this.#sources.get(ifIndex)
-    if (source === undefined) return
+    const source = this.#sources.get(ifIndex) ?? this.#add(ifIndex)
     const ahead = source.poolAhead + source.poolEstimated - packets
     source.poolEstimated = 0
     source.poolAhead = Math.max(ahead, 0)

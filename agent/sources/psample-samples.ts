@@ -33,9 +33,11 @@ export interface PsampleSamplesOptions {
   readonly ledger: Ledger
   readonly sink: PacketSink
   /** Groups that one sampler of ours has for itself. */
-  readonly portOfGroup?: (group: number) => SampledPort | undefined
+  readonly portOfGroup?: ((group: number) => SampledPort | undefined) | undefined
   /** The cookie of one of our tc samplers, `length` bytes at `offset`. */
-  readonly portOfCookie?: (view: DataView, offset: number, length: number) => SampledPort | undefined
+  readonly portOfCookie?:
+    | ((view: DataView, offset: number, length: number) => SampledPort | undefined)
+    | undefined
 }
 
 /** What was seen of one PSAMPLE group. */

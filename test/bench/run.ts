@@ -1,0 +1,35 @@
+/** Benchmarks: `npm run bench -- [NAME…] [--minutes N]`. Costs are of this machine, now; compare only within one run. */
+import { spawnSync } from 'node:child_process'
+import { cpus } from 'node:os'
+import { parseArgs } from 'node:util'
+import { encodeBench } from './encode.ts'
+import { psampleBench } from './psample.ts'
+import { residentBench } from './resident.ts'
+import { startBench } from './start.ts'
+
+const { values, positionals: wanted } = parseArgs({
+  allowPositionals: true,
+  options: { minutes: { type: 'string', default: '1' } },
+})
+const minutes = Number(values.minutes)
+const BENCHES = {
+  encode: encodeBench,
+  psample: psampleBench,
+  start: startBench,
+  resident: () => residentBench(minutes),
+}
+
+if (globalThis.gc === undefined) {
+  // The heap is collected before each measurement, which needs a flag of the runtime.
+  const again = spawnSync(process.execPath, ['--expose-gc', ...process.argv.slice(1)], { stdio: 'inherit' })
+  process.exit(again.status ?? 1)
+}
+const unknown = wanted.filter(name => !(name in BENCHES))
+if (unknown.length > 0) {
+  console.error(`bench: no benchmark '${unknown.join(', ')}'; there are ${Object.keys(BENCHES).join(', ')}`)
+  process.exit(2)
+}
+console.log(`Node.js ${process.version} on ${cpus()[0]?.model.trim()}, ${cpus().length} processors`)
+for (const [name, bench] of Object.entries(BENCHES)) {
+  if (wanted.length === 0 || wanted.includes(name)) await bench()
+}
