@@ -172,7 +172,8 @@ export class TcSamplers {
   readonly #portOfKey = new Map<number, SampledPort>()
   /** Interfaces whose clsact is ours. */
   readonly #ownHooks = new Set<number>()
-  readonly #due = new Set<number>()
+  /** Interfaces to look at; true: only because something happened to it, so that a change is a repair. */
+  readonly #due = new Map<number, boolean>()
   /** The end of all work so far; one thing is done at a time. */
   #work: Promise<void> = Promise.resolve()
   #canRetune = true
@@ -229,8 +230,8 @@ export class TcSamplers {
       if (port === undefined) this.#ports.set(ifIndex, newPort(ifIndex, name, this.#repairMs.least))
       else port.name = name
     }
-    for (const ifIndex of this.#ports.keys()) this.#due.add(ifIndex)
-    return this.#run(false)
+    for (const ifIndex of this.#ports.keys()) this.#due.set(ifIndex, false)
+    return this.#run()
   }
 
   /** Removes every sampler of ours, and the clsact qdiscs that we made and that nobody else uses. */
@@ -353,8 +354,8 @@ export class TcSamplers {
     if (performance.now() - port.lastRepair > QUIET_MS) port.repairMs = this.#repairMs.least
     port.timer = setTimeout(() => {
       port.timer = undefined
-      this.#due.add(port.ifIndex)
-      void this.#run(true)
+      if (!this.#due.has(port.ifIndex)) this.#due.set(port.ifIndex, true)
+      void this.#run()
     }, port.repairMs)
   }
 
@@ -398,13 +399,13 @@ export class TcSamplers {
     }
   }
 
-  #run(isRepair: boolean): Promise<void> {
-    this.#work = this.#work.then(() => this.#workOff(isRepair))
+  #run(): Promise<void> {
+    this.#work = this.#work.then(() => this.#workOff())
     return this.#work
   }
 
   /** Does what is due. Never fails: what is refused is noted with the sampler. */
-  async #workOff(isRepair: boolean): Promise<void> {
+  async #workOff(): Promise<void> {
     const control = this.#control
     if (control === undefined || (this.#due.size === 0 && this.#foundLeftovers)) return
     let hooks: Map<number, Hook>
@@ -419,7 +420,7 @@ export class TcSamplers {
       for (const port of this.#ports.values()) this.#tryAgain(port)
       return
     }
-    for (const ifIndex of [...this.#due]) {
+    for (const [ifIndex, isRepair] of [...this.#due]) {
       this.#due.delete(ifIndex)
       const port = this.#ports.get(ifIndex)
       if (port !== undefined) await this.#settle(control, port, hooks.get(ifIndex), isRepair)
@@ -435,7 +436,7 @@ export class TcSamplers {
       if (!this.#ports.has(ifIndex)) {
         this.#ports.set(ifIndex, newPort(ifIndex, `interface ${ifIndex}`, this.#repairMs.least))
       }
-      this.#due.add(ifIndex)
+      this.#due.set(ifIndex, false)
       this.#log.info({ ifIndex }, 'found a sampler of an earlier run')
     }
     this.#foundLeftovers = true
