@@ -115,8 +115,8 @@ export interface PsampleKnobs {
   /** 65535 leaves the attribute out. */
   readonly out_tc?: number
   /** A power of two: values are random and below it. 0 leaves the attribute out. */
-  readonly out_tc_occ_max?: number
-  readonly latency_max?: number
+  readonly out_tc_occ_max?: number | bigint
+  readonly latency_max?: number | bigint
 }
 
 /** A simulated switch. */
@@ -128,13 +128,20 @@ export interface Switch {
   /** Starts the samples, with these knobs set and the others as they are. */
   startSamples(knobs: PsampleKnobs): void
   stopSamples(): void
+  /** Takes the switch away before the end of its scope. */
+  remove(): void
 }
 
 /** Makes a simulated switch with this number of ports. */
 export function netdevsim(scope: Scope, id: number, ports: number): Switch {
   modprobe('netdevsim')
   writeFileSync('/sys/bus/netdevsim/new_device', `${id} ${ports}`)
-  scope.after(() => writeFileSync('/sys/bus/netdevsim/del_device', String(id)))
+  const remove = () => {
+    if (existsSync(`/sys/bus/netdevsim/devices/netdevsim${id}`)) {
+      writeFileSync('/sys/bus/netdevsim/del_device', String(id))
+    }
+  }
+  scope.after(remove)
   const names = readdirSync(`/sys/bus/netdevsim/devices/netdevsim${id}/net`).sort()
   for (const name of names) ip(`link set ${name} up`)
   const knobs = `/sys/kernel/debug/netdevsim/netdevsim${id}/psample`
@@ -148,6 +155,7 @@ export function netdevsim(scope: Scope, id: number, ports: number): Switch {
     stopSamples() {
       writeFileSync(join(knobs, 'enable'), '0')
     },
+    remove,
   }
 }
 
