@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type Endpoint, type Scope, until } from './lab.ts'
 
 /** Where a collector runs, and for its files a folder that nothing else uses. */
@@ -52,6 +53,9 @@ export function sumFlows(parts: Iterable<FlowKey & { samples: number; octets: nu
 
 const UDP = 17
 
+/** Time that a program gets to write its files when it is told to end. */
+const LAST_WORDS_MS = 5000
+
 /** A program that has been told to run in a namespace. */
 class Program {
   readonly #child: ChildProcess
@@ -86,11 +90,12 @@ class Program {
     })
   }
 
-  /** Ends it as its operator would, and waits until it has written everything. */
+  /** Ends it as its operator would, and waits until it and its children have written everything. */
   async end(signal: NodeJS.Signals): Promise<void> {
     this.#child.kill(signal)
-    await Promise.race([this.#ended, until(`end of ${this.#name}`, () => this.#child.exitCode !== null)])
+    await Promise.race([this.#ended, sleep(LAST_WORDS_MS, undefined, { ref: false })])
     this.#kill('SIGKILL')
+    await this.#ended
   }
 
   #kill(signal: NodeJS.Signals): void {
@@ -103,9 +108,18 @@ class Program {
   }
 }
 
+/** What a program writes to standard output. */
+function outputOf(program: string, ...args: string[]): string {
+  return execFileSync(program, args, {
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+    stdio: ['ignore', 'pipe', 'ignore'],
+  })
+}
+
 /** True when something listens at this UDP port of the namespace. */
 function isListening(namespace: string, port: number): boolean {
-  const sockets = execFileSync('ip', ['netns', 'exec', namespace, 'cat', '/proc/net/udp', '/proc/net/udp6'])
+  const sockets = outputOf('ip', 'netns', 'exec', namespace, 'cat', '/proc/net/udp', '/proc/net/udp6')
   return sockets.includes(`:${port.toString(16).toUpperCase().padStart(4, '0')} `)
 }
 
@@ -222,7 +236,7 @@ export async function startSfcapd(
   return {
     async end() {
       await program.end('SIGTERM')
-      const json = execFileSync('nfdump', ['-q', '-R', files, '-o', 'json'], { encoding: 'utf8' })
+      const json = outputOf('nfdump', '-R', files, '-o', 'json')
       const records = (JSON.parse(json) as NfdumpRecord[]).filter(record => record.proto === UDP)
       return {
         packets: records.reduce((sum, record) => sum + record.in_packets, 0),
@@ -265,6 +279,8 @@ export interface DissectedDatagram {
   readonly subAgentId: number
   readonly sequence: number
   readonly uptimeMs: number
+  /** Samples that the datagram says it has; of a malformed one tshark shows fewer. */
+  readonly sampleCount: number
   readonly samples: readonly DissectedSample[]
   readonly malformed: boolean
 }
@@ -289,11 +305,7 @@ export async function startTshark(
     async end() {
       await program.end('SIGINT')
       const decodeAs = ports.flatMap(port => ['-d', `udp.port==${port},sflow`])
-      const json = execFileSync('tshark', ['-r', file, ...decodeAs, '-T', 'json', '--no-duplicate-keys'], {
-        encoding: 'utf8',
-        maxBuffer: 1 << 28,
-        stdio: ['ignore', 'pipe', 'ignore'],
-      })
+      const json = outputOf('tshark', '-r', file, ...decodeAs, '-T', 'json', '--no-duplicate-keys')
       return (JSON.parse(json) as { _source: { layers: Tree } }[]).map(packet =>
         dissected(packet._source.layers),
       )
@@ -312,6 +324,7 @@ function dissected(layers: Tree): DissectedDatagram {
     subAgentId: number(sflow, 'sflow_245.sub_agent_id'),
     sequence: number(sflow, 'sflow_245.sequence_number'),
     uptimeMs: number(sflow, 'sflow_245.sysuptime'),
+    sampleCount: number(sflow, 'sflow_245.numsamples'),
     samples,
     malformed: JSON.stringify(layers).includes('"_ws.malformed"'),
   }
