@@ -154,10 +154,16 @@ async function observe(
   })
   const { exit, status } = await agent.stop()
   assert.equal(exit, 0)
-  assert.deepEqual(status.lost, {})
+  // Polls are missed when the machine stands still for a while; samples are not.
+  const lost = Object.keys(status.lost).filter(cause => !cause.startsWith('counters/'))
+  assert.deepEqual(lost, [])
   const after = linkCounts(host.namespace, 'eth0')
   const counters = sfacctd.counters()
-  const [fromSfacctd, fromSfcapd, datagrams] = await Promise.all([sfacctd.end(), sfcapd.end(), tshark.end()])
+  const [fromSfacctd, fromSfcapd, datagrams] = await Promise.all([
+    sfacctd.end(),
+    sfcapd.end(),
+    tshark.end(2 * status.datagrams),
+  ])
   return {
     lab,
     packets,

@@ -82,8 +82,9 @@ class Program {
     scope.after(() => this.#kill('SIGKILL'))
   }
 
+  /** Waits until its output, or what else `look` sees, tells that it is as far as it has to be. */
   async ready(look: (output: string) => boolean): Promise<void> {
-    await until(`${this.#name} ready: ${this.output}`, () => {
+    await until(`sign of life of ${this.#name}`, () => {
       const { exitCode } = this.#child
       assert.equal(exitCode, null, `${this.#name} has ended: ${this.output}`)
       return look(this.output)
@@ -286,8 +287,8 @@ export interface DissectedDatagram {
 }
 
 export interface Tshark {
-  /** Ends it, for the datagrams on the wire, in their order. */
-  end(): Promise<DissectedDatagram[]>
+  /** Ends it when it has captured `count` datagrams; gives them in the order of the wire. */
+  end(count: number): Promise<DissectedDatagram[]>
 }
 
 /** tshark: what is on the wire, dissected. */
@@ -299,10 +300,13 @@ export async function startTshark(
 ): Promise<Tshark> {
   const file = join(folder, 'wire.pcapng')
   const filter = ports.map(port => `udp dst port ${port}`).join(' or ')
-  const program = new Program(scope, namespace, ['tshark', '-i', device, '-f', filter, '-w', file])
+  // It tells of each packet in a line, when the packet is in the file.
+  const told = ['-P', '-l', '-T', 'fields', '-e', 'frame.number']
+  const program = new Program(scope, namespace, ['tshark', '-i', device, '-f', filter, '-w', file, ...told])
   await program.ready(output => output.includes('Capture started'))
   return {
-    async end() {
+    async end(count) {
+      await program.ready(output => new RegExp(`^${count}$`, 'm').test(output))
       await program.end('SIGINT')
       const decodeAs = ports.flatMap(port => ['-d', `udp.port==${port},sflow`])
       const json = outputOf('tshark', '-r', file, ...decodeAs, '-T', 'json', '--no-duplicate-keys')
