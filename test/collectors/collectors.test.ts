@@ -3,6 +3,7 @@
  * and tshark (both, on the wire). The traffic is known packet by packet, and all of them have to tell the same of it.
  */
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
@@ -102,7 +103,22 @@ function taggedFrame({ host, peer }: Lab): Uint8Array {
   return bytes
 }
 
-/** Runs the agent and the three collectors, sends `packets` packets of each flow, and ends them all. */
+/** True while a packet socket, or a UDP socket of a collector, holds what its program has not received yet. */
+function hasQueues(namespace: string, kind: 'packet' | 'udp'): boolean {
+  const files = kind === 'packet' ? ['/proc/net/packet'] : ['/proc/net/udp', '/proc/net/udp6']
+  const tables = execFileSync('ip', ['netns', 'exec', namespace, 'cat', ...files], { encoding: 'utf8' })
+  const ports = [SFACCTD_PORT, SFCAPD_PORT].map(port => port.toString(16).toUpperCase()).join('|')
+  // "… rmem user inode", and "number: address:port remote state tx_queue:rx_queue …".
+  const queue =
+    kind === 'packet'
+      ? / (\d+) +\d+ +\d+ *$/gm
+      : new RegExp(`^ *\\d+: [0-9A-F]+:(?:${ports}) \\S+ \\S+ [0-9A-F]+:([0-9A-F]+) `, 'gm')
+  const queues = [...tables.matchAll(queue)].map(match => Number.parseInt(match[1]!, 16))
+  assert.ok(queues.length > 0, `no ${kind} socket in ${namespace}`)
+  return queues.some(bytes => bytes > 0)
+}
+
+/** Runs the agent and the three collectors, sends `packets` packets of each flow (a multiple of 50 × `rate`), and ends them all. */
 async function observe(
   t: TestContext,
   rate: number,
@@ -137,15 +153,18 @@ async function observe(
     pcap { dev = eth0 sampling = ${rate} }`,
   )
   await agent.line(/^eth0 is sampled/)
-  // In portions, so that the agent's packet socket never fills: what is to be compared here must not be lost.
-  const PORTION = 100
-  for (let sent = 0; sent < packets; sent += PORTION) {
+  // In portions, so that no socket on the way is ever full: what is to be compared must not be lost.
+  const portion = 50 * rate
+  for (let sent = 0; sent < packets; sent += portion) {
     for (const flow of flows) {
       const from = flow.from.address === host.eth0.ipv4 ? host : peer
-      sendFlow(from.namespace, { ...flow, packets: Math.min(PORTION, packets - sent) })
+      sendFlow(from.namespace, { ...flow, packets: portion })
     }
-    sendFrames(peer.namespace, peer.eth0.ifIndex, taggedFrame(lab), Math.min(PORTION, packets - sent))
-    await new Promise(resolve => setTimeout(resolve, 5))
+    sendFrames(peer.namespace, peer.eth0.ifIndex, taggedFrame(lab), portion)
+    await until(
+      'empty queues',
+      () => !hasQueues(host.namespace, 'packet') && !hasQueues(peer.namespace, 'udp'),
+    )
   }
   // Two counters samples of eth0 at least, the second behind the traffic.
   const polled = ofInterface(sfacctd.counters(), host.eth0.ifIndex).length
@@ -283,24 +302,28 @@ function trafficOf(lab: Lab, packets: number) {
 function checkCounters({ lab, packets, sfacctd, wire, before, after }: Observed): void {
   const { ifIndex } = lab.host.eth0
   const lines = ofInterface(sfacctd.counters, ifIndex)
-  const dissected = wire[0]!
-    .flatMap(({ samples }) => samples)
-    .filter(
-      ({ format, sourceType, sourceIndex }) => format === 4 && sourceType === 0 && sourceIndex === ifIndex,
-    )
-    .map(({ tree }) => tree['Generic interface counters'] as Tree)
   assert.ok(lines.length >= 2, `${lines.length} counters samples`)
+  const dissected = new Map(
+    wire[0]!
+      .flatMap(({ samples }) => samples)
+      .filter(({ sourceType, sourceIndex }) => sourceType === 0 && sourceIndex === ifIndex)
+      .filter(({ format }) => format === 4)
+      .map(({ sequence, tree }) => [sequence, tree['Generic interface counters'] as Tree]),
+  )
+  assert.ok(dissected.size > 0, 'tshark shows counters samples')
   for (const [i, line] of lines.entries()) {
-    const tree = dissected[i]!
-    for (const [ours, theirs] of IF_COUNTERS) {
-      assert.equal(number(tree, `sflow_245.${theirs}`), line[ours], `${ours} of sample ${i + 1}`)
+    const tree = dissected.get(Number(line.sflow_cnt_seq))
+    if (tree !== undefined) {
+      for (const [ours, theirs] of IF_COUNTERS) {
+        assert.equal(number(tree, `sflow_245.${theirs}`), line[ours], `${ours} of sample ${i + 1}`)
+      }
+      assert.equal(number(tree, 'sflow_245.ifadmin_status'), 1)
+      assert.equal(number(tree, 'sflow_245.ifoper_status'), 1)
     }
     assert.deepEqual(
       [line.ifType, line.ifSpeed, line.ifDirection, line.ifStatus],
       [ETHERNET, VETH_BITS_PER_SECOND, FULL_DUPLEX, UP],
     )
-    assert.equal(number(tree, 'sflow_245.ifadmin_status'), 1)
-    assert.equal(number(tree, 'sflow_245.ifoper_status'), 1)
     assert.deepEqual(
       [line.ifInBroadcastPkts, line.ifInUnknownProtos, line.ifOutMulticastPkts, line.ifOutBroadcastPkts],
       [UNKNOWN32, UNKNOWN32, UNKNOWN32, UNKNOWN32],
