@@ -160,7 +160,7 @@ export function netdevsim(scope: Scope, id: number, ports: number): Switch {
 }
 
 /** Waits until `condition` holds. @throws Error naming `what` after `timeoutMs`. */
-export async function until(what: string, condition: () => boolean, timeoutMs = 15_000): Promise<void> {
+export async function until(what: string, condition: () => boolean, timeoutMs = 60_000): Promise<void> {
   const deadline = performance.now() + timeoutMs
   while (!condition()) {
     if (performance.now() > deadline) throw new Error(`${what}: not within ${timeoutMs} ms`)
