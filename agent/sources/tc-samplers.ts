@@ -82,6 +82,7 @@ export interface SamplerCount {
   readonly ifIndex: number
   readonly direction: Direction
   readonly packets: bigint
+  /** At ingress without the link header, at egress with it. */
   readonly bytes: bigint
 }
 
