@@ -154,7 +154,7 @@ function isSystemError(error: unknown): error is NodeJS.ErrnoException {
 }
 
 function listenAddress(text: string): ListenAddress {
-  const [, bracketed, plain, digits] = /^(?:(?:\[([^\]]*)\]|([^[\]]*)):)?([^:]*)$/.exec(text) ?? []
+  const [, bracketed, plain, digits] = /^(?:(?:\[([^\]]*)\]|([^[\]:]*)):)?([^:]*)$/.exec(text) ?? []
   if (digits === undefined) throw new InvalidArgumentError('Expected PORT, ADDRESS:PORT or [IPV6]:PORT.')
   return { address: bracketed ?? plain, port: port(digits) }
 }
