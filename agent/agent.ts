@@ -224,6 +224,9 @@ export class Agent {
     if (event.type === 'remove') {
       const { ifIndex } = event.before
       this.#poller.remove(INTERFACE, ifIndex)
+      // At once: another interface may get the same ifIndex before the samplers are looked at.
+      this.#taps?.remove(ifIndex)
+      this.#tapped.delete(ifIndex)
       this.#sampler.forget(ifIndex)
       this.#counted.delete(ifIndex)
     } else if (event.type === 'add' || event.before.adminUp !== event.after.adminUp) {
@@ -253,26 +256,16 @@ export class Agent {
   async #placeSamplers(): Promise<void> {
     const { tc, psample, headerBytes } = this.#config
     const { byIndex } = this.#interfaces
-    if (this.#taps !== undefined) this.#placeTaps(this.#taps, [...byIndex.values()])
+    for (const port of byIndex.values()) this.#placeTap(port)
     if (this.#tc === undefined || tc === undefined || psample === undefined) return
     const rateOf = (port: Interface) => effectiveRate(this.#config, port).rate
     const wanted = wantedSamplers(byIndex, { tc, psample, headerBytes }, rateOf)
     await this.#attempt('tc', () => this.#tc?.apply(wanted))
   }
 
-  #placeTaps(taps: PacketSocketSource, ports: readonly Interface[]): void {
-    const gone = new Set(this.#tapped.keys())
-    for (const port of ports) {
-      gone.delete(port.ifIndex)
-      this.#placeTap(taps, port)
-    }
-    for (const ifIndex of gone) {
-      taps.remove(ifIndex)
-      this.#tapped.delete(ifIndex)
-    }
-  }
-
-  #placeTap(taps: PacketSocketSource, port: Interface): void {
+  #placeTap(port: Interface): void {
+    const taps = this.#taps
+    if (taps === undefined) return
     const { ifIndex, name } = port
     const log = this.#log.child({ part: 'pcap', interface: name })
     const { rule, index, why } = pcapRule(this.#config.pcap, port)

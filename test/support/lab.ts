@@ -83,8 +83,8 @@ const CABLES = [
 let labs = 0
 
 /**
- * Builds the lab. Both stations know each other's addresses, and no router or neighbour discovery goes on: apart
- * from multicast reports at the start nothing is on the cables that a test did not send.
+ * Builds the lab. Both stations know each other's addresses, no router is looked for, and multicast groups are
+ * reported at once: nothing is on the cables afterwards that a test did not send.
  */
 export function makeLab(scope: Scope): Lab {
   const name = `weir-K-${process.pid}-${++labs}`
@@ -105,6 +105,8 @@ export function makeLab(scope: Scope): Lab {
 }
 
 function layOut(namespace: string, number: number): Station {
+  const reports = CABLES.map(({ device }) => `net.ipv6.conf.${device}.mldv2_unsolicited_report_interval=1`)
+  ip(`netns exec ${namespace} sysctl -qw ${reports.join(' ')}`)
   const ports = CABLES.map(({ device, net4, net6 }, cable) => {
     const port = {
       mac: `02:00:00:00:0${cable + 1}:0${number}`,
@@ -132,7 +134,8 @@ function introduce(station: Station, other: Station): void {
   ipBatch(station.namespace, lines)
 }
 
-function ipBatch(namespace: string, lines: readonly string[]): void {
+/** Many commands at once; `lines` as for `ip -batch`. */
+export function ipBatch(namespace: string, lines: readonly string[]): void {
   execFileSync('ip', ['-n', namespace, '-batch', '-'], {
     input: lines.join('\n'),
     stdio: ['pipe', 'pipe', 'pipe'],
