@@ -224,6 +224,7 @@ export class TcSamplers {
    * status() tells which. A later call takes the place of an earlier one.
    */
   apply(wanted: readonly WantedSampler[]): Promise<void> {
+    const before = this.#samplers
     this.#wanted = wanted
     this.#samplers = new Map(wanted.map(one => this.#sampler(one)))
     for (const { ifIndex, name } of wanted) {
@@ -231,7 +232,8 @@ export class TcSamplers {
       if (port === undefined) this.#ports.set(ifIndex, newPort(ifIndex, name, this.#repairMs.least))
       else port.name = name
     }
-    for (const ifIndex of this.#ports.keys()) this.#due.set(ifIndex, false)
+    for (const ifIndex of this.#ports.keys())
+      if (!this.#isSettled(ifIndex, before)) this.#due.set(ifIndex, false)
     return this.#run()
   }
 
@@ -250,17 +252,20 @@ export class TcSamplers {
 
   /** Every wanted sampler with what became of it. */
   status(): SamplerStatus[] {
-    return [...this.#samplers.values()].map(({ wanted, target, filter, behind, problem }) => ({
-      ifIndex: wanted.ifIndex,
-      name: wanted.name,
-      direction: wanted.direction,
-      rate: wanted.rate,
-      group: target.group,
-      sampling: filter !== undefined && hasParameters(filter.sample!, target),
-      inHardware: filter !== undefined && (filter.flags & FILTER_FLAG.inHw) !== 0,
-      preference: filter?.preference,
-      note: problem ?? (behind === undefined ? undefined : behindText(behind)),
-    }))
+    return [...this.#samplers.values()].map(sampler => {
+      const { wanted, target, filter, behind, problem } = sampler
+      return {
+        ifIndex: wanted.ifIndex,
+        name: wanted.name,
+        direction: wanted.direction,
+        rate: wanted.rate,
+        group: target.group,
+        sampling: isSampling(sampler),
+        inHardware: filter !== undefined && (filter.flags & FILTER_FLAG.inHw) !== 0,
+        preference: filter?.preference,
+        note: problem ?? (behind === undefined ? undefined : behindText(behind)),
+      }
+    })
   }
 
   /** The PSAMPLE group that the samples of this interface and direction come with; undefined without a sampler. */
@@ -318,6 +323,17 @@ export class TcSamplers {
       key,
       { wanted, port, target, filter: known?.filter, behind: known?.behind, problem: known?.problem },
     ]
+  }
+
+  /** True when nothing else is wanted of the interface than before, and that is there. */
+  #isSettled(ifIndex: number, before: ReadonlyMap<number, Sampler>): boolean {
+    return DIRECTIONS.every(direction => {
+      const key = samplerKey(ifIndex, direction)
+      const was = before.get(key)
+      const now = this.#samplers.get(key)
+      if (was === undefined || now === undefined) return was === now
+      return was.target.flags === now.target.flags && isSampling(now)
+    })
   }
 
   #renumber(ifIndex: number): void {
@@ -631,6 +647,11 @@ export class TcSamplers {
 
 function newPort(ifIndex: number, name: string, repairMs: number): Port {
   return { ifIndex, name, repairMs, lastRepair: Number.NEGATIVE_INFINITY, timer: undefined }
+}
+
+/** True when the sampler has been seen in the kernel with the parameters that are wanted now. */
+function isSampling({ filter, target }: Sampler): boolean {
+  return filter !== undefined && hasParameters(filter.sample!, target)
 }
 
 /** The ingress and clsact qdiscs by interface; an interface has at most one of the two. */

@@ -34,6 +34,7 @@ interface KernelFilter extends Omit<Filter, 'sample'> {
 export class TcKernel {
   /** Every request as `type` and interface, in their order; dumps left out. */
   readonly requests: string[] = []
+  dumps = 0
   readonly qdiscs = new Map<number, string>()
   filters: KernelFilter[] = []
   /** Interfaces that there are. */
@@ -59,6 +60,7 @@ export class TcKernel {
         return undefined
       },
       dump: async (bytes, operation = '') => {
+        this.dumps++
         const message = received(bytes)
         const refusal = this.refuse.get(message.type)
         if (refusal !== undefined) throw new NetlinkError(ERRNO[refusal], operation)
