@@ -185,9 +185,11 @@ export class KernelSocket {
       const handle = native.open(domain, type, protocol, descriptor)
       if (typeof handle !== 'number') return new KernelSocket(native, handle)
       if (handle < -MOST_ERRNO) {
-        throw new SystemError(-handle - MOST_ERRNO, `enter network namespace ${namespace}`)
+        const errno = -handle - MOST_ERRNO
+        throw new SystemError(errno, `enter network namespace ${namespace}`, needs(errno, 'CAP_SYS_ADMIN'))
       }
-      throw new SystemError(-handle, `open ${what}`)
+      // Of the sockets there are here only packet sockets need a capability (packet(7)).
+      throw new SystemError(-handle, `open ${what}`, needs(-handle, 'CAP_NET_RAW'))
     } finally {
       if (descriptor >= 0) closeSync(descriptor)
     }
@@ -295,6 +297,10 @@ export class KernelSocket {
         : undefined
     return { asked, granted, forced, warning }
   }
+}
+
+function needs(errno: number, capability: string): string | undefined {
+  return errno === osConstants.errno.EPERM ? `needs ${capability}` : undefined
 }
 
 function check(result: number, operation: string): number {
