@@ -3,6 +3,7 @@
  * are all it needs. What is newer than its sources is left alone.
  *
  *     native/socket/*.c  →  build/native/socket.node
+ *     native/memory/*.c  →  build/native/memory.node
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, renameSync, statSync } from 'node:fs'
@@ -40,10 +41,15 @@ export function buildAddon(name: string, target: string, extraFlags: readonly st
   return true
 }
 
+/** The addons, each from the folder of its name. */
+const ADDONS = ['socket', 'memory']
+
 if (import.meta.main) {
   try {
-    const target = join(ROOT, 'build', 'native', 'socket.node')
-    if (buildAddon('socket', target)) process.stderr.write('native: built build/native/socket.node\n')
+    for (const name of ADDONS) {
+      const target = join(ROOT, 'build', 'native', `${name}.node`)
+      if (buildAddon(name, target)) process.stderr.write(`native: built build/native/${name}.node\n`)
+    }
   } catch (error) {
     process.stderr.write(`native: ${(error as Error).message}\n`)
     process.exitCode = 1

@@ -1,12 +1,11 @@
 /**
- * The native part (native/socket): sockets as descriptors and batches. This file finds the addon, gives its
+ * The native part (native/socket): sockets as descriptors and batches. This file gives the addon's
  * functions types and turns error numbers into errors; what the bytes mean is known by those who call it.
  */
-import { closeSync, constants, existsSync, openSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { endianness, constants as osConstants } from 'node:os'
-import { join } from 'node:path'
+import { closeSync, constants, openSync } from 'node:fs'
+import { constants as osConstants } from 'node:os'
 import { getSystemErrorMap } from 'node:util'
+import { loadAddon } from './addon.ts'
 
 /** A socket in the addon; its descriptor is closed at the latest when this is collected. */
 interface Handle {
@@ -84,22 +83,9 @@ export function errnoText(errno: number): string {
 
 let loaded: Addon | undefined
 
-/**
- * The addon, loaded on first use. It is `native/socket.node` beside the program where everything is in one file
- * (/usr/lib/weir), and `build/native/socket.node` in a checkout.
- */
+/** The addon, loaded on first use. */
 function addon(): Addon {
-  if (loaded !== undefined) return loaded
-  if (endianness() !== 'LE') throw new Error('weir runs on little-endian machines only')
-  const places = [
-    join(import.meta.dirname, 'native/socket.node'),
-    join(import.meta.dirname, '../../build/native/socket.node'),
-  ]
-  const path = places.find(place => existsSync(place))
-  if (path === undefined) {
-    throw new Error(`native part missing: run 'npm run native' (looked for ${places.join(' and ')})`)
-  }
-  loaded = createRequire(import.meta.url)(path) as Addon
+  loaded ??= loadAddon('socket') as Addon
   return loaded
 }
 
