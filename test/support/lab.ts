@@ -320,8 +320,8 @@ export interface Status {
     readonly offered: number
     readonly sent: number
     readonly lost: number
+    readonly reported: number
     readonly problem?: string
-    readonly reports?: Readonly<Record<string, number>>
   }[]
   readonly lost: Readonly<Record<string, number>>
 }
