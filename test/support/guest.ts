@@ -2,6 +2,7 @@
 
 import { execFileSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { release } from 'node:os'
 import { join } from 'node:path'
 
 /** What removes things again: a test context, or node:test's own `after` for a whole file. */
@@ -12,16 +13,10 @@ export interface Scope {
 /** True inside a guest. Tests that change the machine's network ask first. */
 export const inGuest = process.env.WEIR_VM !== undefined
 
-/** Version of the guest's kernel as it was asked for, e.g. [6, 12]. */
-export function kernelVersion(): [major: number, minor: number] {
-  const [, major, minor] = /^(\d+)\.(\d+)/.exec(readFileSync('/proc/sys/kernel/osrelease', 'utf8'))!
-  return [Number(major), Number(minor)]
-}
-
 /** True when the kernel is this version or a newer one. */
 export function kernelAtLeast(major: number, minor: number): boolean {
-  const [thisMajor, thisMinor] = kernelVersion()
-  return thisMajor > major || (thisMajor === major && thisMinor >= minor)
+  const [, thisMajor, thisMinor] = /^(\d+)\.(\d+)/.exec(release())!
+  return Number(thisMajor) > major || (Number(thisMajor) === major && Number(thisMinor) >= minor)
 }
 
 /**
