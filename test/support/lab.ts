@@ -105,6 +105,7 @@ export function makeLab(scope: Scope): Lab {
 }
 
 function layOut(namespace: string, number: number): Station {
+  // Milliseconds: a report is repeated within this time, and that is all.
   const intervals = CABLES.map(
     ({ device }) => `/proc/sys/net/ipv6/conf/${device}/mldv2_unsolicited_report_interval`,
   )
