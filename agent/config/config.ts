@@ -11,6 +11,8 @@ export interface Config {
    * What is not here has its default.
    */
   readonly lines: ReadonlyMap<string, number>
+  /** Take a changed file without being asked. */
+  readonly watch: boolean
   readonly sampling: SamplingConfig
   readonly polling: PollingConfig
   readonly agent: AgentAddressConfig

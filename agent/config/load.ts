@@ -162,6 +162,7 @@ function toConfig({ values, places }: Parsed, file: string): Config {
   return {
     file,
     lines: new Map([...places].map(([name, { line }]) => [name, line])),
+    watch: values.watch,
     sampling: {
       rate: values.sampling,
       bySpeed: new Map([...values['sampling.']].filter(([name]) => speedOf(name) !== undefined)),

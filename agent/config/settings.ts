@@ -271,6 +271,9 @@ export const settings = {
       ours: true,
     },
   ),
+  watch: setting(kind.onOff(), 'off', 'Take this file again, as `weir reload` does, whenever it changes.', {
+    ours: true,
+  }),
   budget: optional(
     kind.int(1),
     '20000',

@@ -1,5 +1,6 @@
 import { lookup } from 'node:dns/promises'
 import { isIP } from 'node:net'
+import { isDeepStrictEqual } from 'node:util'
 import type { CollectorConfig } from '../config/config.ts'
 import type { Ledger, Loss } from '../health/ledger.ts'
 import { type Logger, RateLimitedLog } from '../health/log.ts'
@@ -67,16 +68,32 @@ const RETRY_MS = 2_000
 const RETRY_MOST_MS = 60_000
 
 export class Collectors {
-  readonly #collectors: Collector[]
+  readonly #options: CollectorsOptions
+  readonly #resolve: (host: string) => Promise<string[]>
+  #collectors: Collector[]
 
   constructor(options: CollectorsOptions) {
-    const resolve = oneAtATime(options.resolve ?? resolveName)
-    this.#collectors = options.collectors.map(config => new Collector(config, options, resolve))
+    this.#options = options
+    this.#resolve = oneAtATime(options.resolve ?? resolveName)
+    this.#collectors = options.collectors.map(config => new Collector(config, options, this.#resolve))
   }
 
   /** Opens the sockets of numeric collectors at once; names follow when they are resolved. */
   start(): void {
     for (const collector of this.#collectors) collector.start()
+  }
+
+  /** Goes on with other collectors. One whose configuration is the same keeps its socket and its counts. */
+  change(configs: readonly CollectorConfig[]): void {
+    const before = [...this.#collectors]
+    this.#collectors = configs.map(config => {
+      const same = before.findIndex(collector => isDeepStrictEqual(collector.config, config))
+      if (same >= 0) return before.splice(same, 1)[0]!
+      const added = new Collector(config, this.#options, this.#resolve)
+      added.start()
+      return added
+    })
+    for (const collector of before) collector.stop()
   }
 
   /** Sends the same datagrams to each collector. The memory is borrowed until the call returns. */
@@ -94,7 +111,7 @@ export class Collectors {
 }
 
 class Collector {
-  readonly #config: CollectorConfig
+  readonly config: CollectorConfig
   readonly #open: (target: SocketTarget) => DatagramSocket
   readonly #resolve: (host: string) => Promise<string[]>
   readonly #log: Logger
@@ -109,6 +126,7 @@ class Collector {
   #offered = 0
   #sent = 0
   #bytes = 0
+  #lost = 0
   #reported = 0
   /** A new socket will be tried. */
   #reopening = false
@@ -119,7 +137,7 @@ class Collector {
     options: CollectorsOptions,
     resolve: (host: string) => Promise<string[]>,
   ) {
-    this.#config = config
+    this.config = config
     this.#open = options.open
     this.#resolve = resolve
     this.#log = options.log.child({ part: 'collector', collector: config.name })
@@ -136,7 +154,7 @@ class Collector {
   }
 
   start(): void {
-    if (isIP(this.#config.host) !== 0) this.#connect(this.#config.host)
+    if (isIP(this.config.host) !== 0) this.#connect(this.config.host)
     else void this.#resolveAndConnect()
   }
 
@@ -145,6 +163,7 @@ class Collector {
     const socket = this.#socket
     if (socket === undefined) {
       this.#notReady.count += count
+      this.#lost += count
       return
     }
     const bytesBefore = socket.bytes
@@ -164,13 +183,13 @@ class Collector {
 
   status(): CollectorStatus {
     return {
-      name: this.#config.name,
+      name: this.config.name,
       address: this.#address,
-      port: this.#config.port,
+      port: this.config.port,
       offered: this.#offered,
       sent: this.#sent,
       bytes: this.#bytes,
-      lost: this.#notReady.count + this.#notTaken.count,
+      lost: this.#lost,
       reported: this.#reported,
       problem: this.#problem,
     }
@@ -189,12 +208,13 @@ class Collector {
    */
   #refused(socket: DatagramSocket, count: number): void {
     this.#notTaken.count += count
+    this.#lost += count
     this.#tell('are not sent', socket.errors)
     if (this.#reopening) return
     this.#reopening = true
     this.#retry(() => {
       this.#reopening = false
-      if (isIP(this.#config.host) !== 0) this.#connect(this.#config.host)
+      if (isIP(this.config.host) !== 0) this.#connect(this.config.host)
       else {
         this.#address = undefined
         void this.#resolveAndConnect()
@@ -209,14 +229,14 @@ class Collector {
 
   #tell(what: string, reasons: ReadonlyMap<string, number>): void {
     const names = [...reasons.keys()].join(', ')
-    this.#problem = `datagrams to ${this.#address} port ${this.#config.port} ${what}: ${names}`
+    this.#problem = `datagrams to ${this.#address} port ${this.config.port} ${what}: ${names}`
     this.#limited.line(this.#problem, held =>
       this.#log.warn({ counts: Object.fromEntries(reasons), held }, this.#problem),
     )
   }
 
   #connect(address: string): void {
-    const { port, device, namespace } = this.#config
+    const { port, device, namespace } = this.config
     try {
       const socket = this.#open({ address, port, device, namespace })
       this.#socket?.close()
@@ -229,7 +249,7 @@ class Collector {
   }
 
   async #resolveAndConnect(): Promise<void> {
-    const { host } = this.#config
+    const { host } = this.config
     try {
       const addresses = await this.#resolve(host)
       if (this.#stopped) return

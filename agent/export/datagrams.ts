@@ -27,17 +27,17 @@ const SLOTS = 64
 const VERSION = 5
 
 export class Datagrams implements DatagramMemory {
-  readonly view: DataView
-  readonly words: Int32Array
+  view!: DataView
+  words!: Int32Array
   /** Datagrams closed since the start. */
   closed = 0
   /** Samples committed since the start. */
   samples = 0
 
-  readonly #memory: ArrayBuffer
+  #memory!: ArrayBuffer
   readonly #spans = new Int32Array(SLOTS * 2)
-  readonly #slotBytes: number
-  readonly #flushMs: number
+  #slotBytes = 0
+  #flushMs: number
   readonly #sink: DatagramSink
   readonly #uptimeMs: () => number
   #headerBytes = 0
@@ -57,15 +57,12 @@ export class Datagrams implements DatagramMemory {
   /** `uptimeMs` tells the milliseconds since the agent started, on the monotonic clock. */
   constructor(options: DatagramOptions, sink: DatagramSink, uptimeMs: () => number) {
     this.#maxBytes = options.maxBytes & ~3
-    this.#slotBytes = this.#maxBytes
     this.#flushMs = options.flushMs
     this.#sink = sink
     this.#uptimeMs = uptimeMs
     this.#agentAddress = options.agentAddress
     this.#subAgentId = options.subAgentId
-    this.#memory = new ArrayBuffer(SLOTS * this.#slotBytes)
-    this.view = new DataView(this.#memory)
-    this.words = new Int32Array(this.#memory)
+    this.#allocate()
     this.#layOut()
   }
 
@@ -79,6 +76,22 @@ export class Datagrams implements DatagramMemory {
     this.flush()
     this.#agentAddress = address
     this.#sequence = 0
+    this.#layOut()
+  }
+
+  /**
+   * Sends what is open, then goes on with other options. The sequence goes on too, but that of another sub-agent starts
+   * from 1 (sFlow v5 §5). `view` and `words` may be others afterwards.
+   */
+  change({ subAgentId, maxBytes, flushMs }: Omit<DatagramOptions, 'agentAddress'>): void {
+    this.flush()
+    this.#flushMs = flushMs
+    if (subAgentId !== this.#subAgentId) {
+      this.#subAgentId = subAgentId
+      this.#sequence = 0
+    }
+    this.#maxBytes = maxBytes & ~3
+    if (this.#maxBytes !== this.#slotBytes) this.#allocate()
     this.#layOut()
   }
 
@@ -145,6 +158,14 @@ export class Datagrams implements DatagramMemory {
     }
     this.#openAtLastTick = true
     this.#timer = setTimeout(this.#tick, this.#flushMs / 2)
+  }
+
+  #allocate(): void {
+    this.#slotBytes = this.#maxBytes
+    this.#memory = new ArrayBuffer(SLOTS * this.#slotBytes)
+    this.view = new DataView(this.#memory)
+    this.words = new Int32Array(this.#memory)
+    this.#start = 0
   }
 
   #layOut(): void {
