@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { isDeepStrictEqual } from 'node:util'
+import type { RunningSettings } from './auto-file.ts'
 import { chooseAgentAddress } from './config/agent-address.ts'
 import type { Config, PsampleConfig } from './config/config.ts'
 import { pcapRate, pcapRule } from './config/pcap-rule.ts'
@@ -56,6 +57,8 @@ export class Agent {
   #statistics: InterfaceStatistics | undefined
   readonly #tapped = new Map<number, Tapped>()
   #address: string | undefined
+  /** The interface that has the address. */
+  #addressDevice: string | undefined
   #forwards = false
   #housekeeping: NodeJS.Timeout | undefined
   #settling: NodeJS.Timeout | undefined
@@ -186,6 +189,16 @@ export class Agent {
     this.#interfaces.stop()
   }
 
+  /** What holds now, for programs that want to send as this agent does. */
+  settings(): RunningSettings {
+    return {
+      config: this.#config,
+      address: this.#address,
+      device: this.#addressDevice,
+      collectorAddresses: this.#collectors.status().map(({ address }) => address),
+    }
+  }
+
   /** Writes what was sent and what was lost to the log. */
   logStatus(): void {
     const losses = this.ledger.entries().filter(loss => loss.count > 0)
@@ -269,6 +282,7 @@ export class Agent {
 
   #electAddress(): void {
     const { chosen, note } = chooseAgentAddress(this.#interfaces.localAddresses(), this.#config.agent)
+    this.#addressDevice = chosen?.interfaceName
     if (chosen?.address === this.#address) return
     this.#address = chosen?.address
     if (note !== undefined) this.#log.warn(note)

@@ -1,5 +1,6 @@
 import { Command, Option } from 'commander'
 import { Agent } from '../agent.ts'
+import { AUTO_FILE, AutoFile } from '../auto-file.ts'
 import { DEFAULT_FILES, loadConfigFile } from '../config/load.ts'
 import { formatProblem, linesOf } from '../config/problem.ts'
 import { createLogger, LOG_LEVELS, type Logger } from '../health/log.ts'
@@ -9,6 +10,9 @@ import { PID_FILE, removePidFile, writePidFile } from './pid-file.ts'
 
 /** By then every part has run once, and the code that is hot has been compiled. */
 const SETTLED_MS = 10_000
+
+/** How often the settings in force are compared with the file that tells them. */
+const AUTO_FILE_MS = 1000
 
 /** `weir run`: the daemon, in the foreground. */
 export function runCommand(): Command {
@@ -20,6 +24,10 @@ export function runCommand(): Command {
         'what was sent and lost to the log.',
     )
     .option('-f, --file <file>', 'configuration (default: /etc/weir.conf, else /etc/hsflowd.conf)')
+    .option(
+      '-o, --output <file>',
+      `settings in force, for other programs (default: ${AUTO_FILE} for a default configuration, else none)`,
+    )
     .option(
       '--pid-file <file>',
       `file that tells \`weir reload\` of this agent (default: ${PID_FILE} for a default configuration, else none)`,
@@ -34,6 +42,7 @@ export function runCommand(): Command {
 
 interface RunOptions {
   readonly file?: string
+  readonly output?: string
   readonly pidFile?: string
   readonly logLevel: string
 }
@@ -49,29 +58,49 @@ async function run(options: RunOptions): Promise<void> {
   // One that was asked for has to be; the usual one may belong to the agent of another namespace.
   if (options.pidFile !== undefined) writePidFile(options.pidFile, file)
   else if (pidFile !== undefined) tryPidFile(pidFile, file, log)
+  const auto = openAutoFile(options.output, file, log)
   const agent = new Agent(config, log)
   const live = new LiveConfig({ config, text, log, onChange: changed => void agent.change(changed) })
   const ended = new Promise<string>(resolve => {
     process.once('SIGTERM', () => resolve('SIGTERM'))
     process.once('SIGINT', () => resolve('SIGINT'))
   })
+  let updating: NodeJS.Timeout | undefined
   process.on('SIGUSR1', () => agent.logStatus())
   process.on('SIGHUP', () => void live.reload())
   try {
     await agent.start()
     live.start()
+    if (auto !== undefined) {
+      auto.update(agent.settings())
+      updating = setInterval(() => auto.update(agent.settings()), AUTO_FILE_MS)
+    }
     setTimeout(releaseStartCode, SETTLED_MS).unref()
     const signal = await ended
     log.info(`ending on ${signal}`)
   } finally {
     live.stop()
+    clearInterval(updating)
     await agent.stop()
+    auto?.close()
     if (pidFile !== undefined) removePidFile(pidFile)
   }
 }
 
 function isDefault(file: string): boolean {
   return DEFAULT_FILES.some(name => name === file)
+}
+
+/** A file that was asked for has to be; the usual one is a service to others, and the agent runs without it. */
+function openAutoFile(asked: string | undefined, file: string, log: Logger): AutoFile | undefined {
+  if (asked !== undefined) return new AutoFile(asked)
+  if (!isDefault(file)) return undefined
+  try {
+    return new AutoFile(AUTO_FILE)
+  } catch (error) {
+    log.info(`other programs are not told the settings: ${(error as Error).message}`)
+    return undefined
+  }
 }
 
 function tryPidFile(path: string, file: string, log: Logger): void {

@@ -15,6 +15,8 @@ export interface Config {
   readonly watch: boolean
   readonly sampling: SamplingConfig
   readonly polling: PollingConfig
+  /** All of `sampling.NAME` and `polling.NAME` for the programs that read hsflowd.auto, the last declared first. */
+  readonly external: readonly ExternalConfig[]
   readonly agent: AgentAddressConfig
   /** sFlow sub-agent id, 0 to 199,999. */
   readonly subAgentId: number
@@ -49,6 +51,13 @@ export interface PollingConfig {
   /** Seconds between counter samples of a data source; 0 sends none. */
   readonly seconds: number
   readonly byApplication: ReadonlyMap<string, number>
+}
+
+export interface ExternalConfig {
+  /** What follows the first dot, as written: `10G`, `http`, `app.web`. */
+  readonly name: string
+  readonly sampling: number | undefined
+  readonly polling: number | undefined
 }
 
 export interface AgentAddressConfig {

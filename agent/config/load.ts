@@ -4,7 +4,7 @@ import { constants, existsSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { isIPv6 } from 'node:net'
 import { text as textOf } from 'node:stream/consumers'
-import type { CollectorConfig, Config, PcapConfig } from './config.ts'
+import type { CollectorConfig, Config, ExternalConfig, PcapConfig } from './config.ts'
 import { type Parsed, parse } from './parse.ts'
 import { byPlace, type Problem } from './problem.ts'
 import { speedName } from './sampling-rate.ts'
@@ -134,11 +134,7 @@ function checkRules({ values, places }: Parsed, problems: Problem[]): void {
     const path = `sampling.${name}`
     const speed = speedOf(name)
     if (speed === undefined) {
-      report(
-        'warning',
-        path,
-        `${path} has no effect: "${name}" is no speed, and hsflowd.auto is not written yet`,
-      )
+      report('warning', path, `"${name}" is no speed: only programs that read hsflowd.auto see it`)
     } else if (speedName(speed) !== name) {
       report(
         'warning',
@@ -170,6 +166,7 @@ function toConfig({ values, places }: Parsed, file: string): Config {
       byApplication: values['sampling.app.'],
     },
     polling: { seconds: values.polling, byApplication: values['polling.app.'] },
+    external: externals({ values, places }),
     agent: {
       address: values.agentIP,
       device: values.agent,
@@ -189,6 +186,24 @@ function toConfig({ values, places }: Parsed, file: string): Config {
     },
     pcap: values.pcap.map(toPcap),
   }
+}
+
+function externals({ values, places }: Pick<Parsed, 'values' | 'places'>): ExternalConfig[] {
+  const families = ['sampling', 'polling'].map(key => {
+    const named = key === 'sampling' ? values['sampling.'] : values['polling.']
+    const applications = key === 'sampling' ? values['sampling.app.'] : values['polling.app.']
+    return new Map([...named, ...[...applications].map(([name, n]) => [`app.${name}`, n] as const)])
+  }) as [Map<string, number>, Map<string, number>]
+  const [sampling, polling] = families
+  const place = (name: string) => {
+    const lines = ['sampling', 'polling']
+      .map(key => places.get(`${key}.${name}`))
+      .filter(one => one !== undefined)
+    return lines.sort(byPlace)[0]!
+  }
+  return [...new Set([...sampling.keys(), ...polling.keys()])]
+    .sort((a, b) => byPlace(place(b), place(a)))
+    .map(name => ({ name, sampling: sampling.get(name), polling: polling.get(name) }))
 }
 
 function toCollector({ ip, udpport, name, dev, namespace }: Values['collector'][number]): CollectorConfig {

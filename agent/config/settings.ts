@@ -219,9 +219,6 @@ export const settings = {
     'name',
     'polling.web = 20',
     'Polling interval for other programs that read hsflowd.auto.',
-    {
-      inactive: 'hsflowd.auto is not written yet',
-    },
   ),
   'polling.app.': family(
     seconds,

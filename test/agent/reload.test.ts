@@ -1,6 +1,6 @@
 /** A configuration that changes while the agent runs: what it does not change goes on, and nothing is lost uncounted. */
 import assert from 'node:assert/strict'
-import { renameSync, writeFileSync } from 'node:fs'
+import { readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { findRecord } from '../../agent/wire/sflow/block.ts'
@@ -28,15 +28,16 @@ const TRAFFIC_PORT = 7000
 function start(t: Parameters<typeof runWeir>[0], lab: Lab, settings: string) {
   const file = join(lab.folder, 'weir.conf')
   const pidFile = join(lab.folder, 'weir.pid')
+  const output = join(lab.folder, 'hsflowd.auto')
   const write = (text: string) => writeFileSync(file, `sFlow {\n${text}\n}\n`)
   write(settings)
   const prefix = ['ip', 'netns', 'exec', lab.host.namespace]
-  const agent = runWeir(t, prefix, ['run', '-f', file, '--pid-file', pidFile])
+  const agent = runWeir(t, prefix, ['run', '-f', file, '--pid-file', pidFile, '-o', output])
   const reload = async () => {
     const command = runWeir(t, [], ['reload', '--pid-file', pidFile])
     return { exit: await command.ended, stderr: command.stderr }
   }
-  return { agent, file, write, reload, pidFile }
+  return { agent, file, write, reload, pidFile, output }
 }
 
 function assertUnbroken(collector: Collector): void {
@@ -70,7 +71,7 @@ test('reload: only what differs is touched', async t => {
 
   const first = `collector { name = main ip = ${peer.mgmt0.ipv4} }`
   const tap = 'pcap { dev = eth0 sampling = 1 }'
-  const { agent, write, reload, pidFile } = start(t, lab, `polling = 1\n${first}\n${tap}`)
+  const { agent, write, reload, pidFile, output } = start(t, lab, `polling = 1\n${first}\n${tap}`)
   await agent.line(/^running$/)
   traffic(10)
   await until('10 samples', () => sampled(main).length === 10)
@@ -115,6 +116,10 @@ test('reload: only what differs is touched', async t => {
       'collectors.second.name: none → second',
     ])
     await agent.line(/^eth0 is sampled 1 in 1 by a packet socket$/, before)
+    const told = () => readFileSync(output, 'utf8')
+    await until('other programs to be told', () => told().includes('rev_end=2'))
+    assert.match(told(), /^header=64$/m)
+    assert.match(told(), new RegExp(`^collector=${peer.mgmt0.ipv4} ${SFLOW_PORT + 1}$`, 'm'))
     traffic(10)
     await until('samples at both', () => sampled(main).length === 30 && sampled(second).length === 10)
     const { value, records } = sampled(main).at(-1)!
