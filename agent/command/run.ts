@@ -4,7 +4,7 @@ import { AUTO_FILE, AutoFile } from '../auto-file.ts'
 import { DEFAULT_FILES, loadConfigFile } from '../config/load.ts'
 import { formatProblem, linesOf } from '../config/problem.ts'
 import { createLogger, LOG_LEVELS, type Logger } from '../health/log.ts'
-import { releaseStartCode } from '../kernel/memory.ts'
+import { releaseStartMemory } from '../kernel/memory.ts'
 import { LiveConfig } from '../live-config.ts'
 import { PID_FILE, removePidFile, writePidFile } from './pid-file.ts'
 
@@ -75,7 +75,7 @@ async function run(options: RunOptions): Promise<void> {
       auto.update(agent.settings())
       updating = setInterval(() => auto.update(agent.settings()), AUTO_FILE_MS)
     }
-    setTimeout(releaseStartCode, SETTLED_MS).unref()
+    setTimeout(releaseStartMemory, SETTLED_MS).unref()
     const signal = await ended
     log.info(`ending on ${signal}`)
   } finally {
