@@ -1,15 +1,22 @@
 import { stat } from 'node:fs/promises'
+import { isDeepStrictEqual } from 'node:util'
 import type { Config } from './config/config.ts'
 import { differences, formatDifference } from './config/differences.ts'
+import { type Discovered, Discovery, withDiscovered } from './config/dns-sd.ts'
 import { loadConfigFile } from './config/load.ts'
 import type { Problem } from './config/problem.ts'
 import type { Logger } from './health/log.ts'
+
+/** What the agent starts with, before DNS is asked. */
+export function initialConfig(config: Config): Config {
+  return config.discovery === undefined ? config : withDiscovered(config, undefined, () => {})
+}
 
 /** A watched file is looked at this often; it is read when it has stayed the same for once. */
 const LOOK_MS = 1000
 
 export interface LiveConfigOptions {
-  /** What the agent starts with. */
+  /** What the file says. */
   readonly config: Config
   /** The text that it was read from. */
   readonly text: string
@@ -18,12 +25,19 @@ export interface LiveConfigOptions {
   readonly onChange: (config: Config) => void
 }
 
-/** The configuration while the agent runs: read again when asked, or when the file changes and says `watch = on`. */
+/**
+ * The configuration while the agent runs: what the file says, read again when asked, or when it changes and says
+ * `watch = on`; and what DNS says, if the file wants it.
+ */
 export class LiveConfig {
   readonly #file: string
   readonly #log: Logger
   readonly #onChange: (config: Config) => void
+  /** What the file says, and what holds. */
   #config: Config
+  #effective: Config
+  #discovery: Discovery | undefined
+  #discovered: Discovered | undefined
   #text: string
   #looking: NodeJS.Timeout | undefined
   /** What tells versions of the file apart: of the one that was read, and of the one that the last look found. */
@@ -34,6 +48,7 @@ export class LiveConfig {
 
   constructor({ config, text, log, onChange }: LiveConfigOptions) {
     this.#config = config
+    this.#effective = initialConfig(config)
     this.#text = text
     this.#file = config.file
     this.#log = log.child({ part: 'configuration' })
@@ -42,6 +57,7 @@ export class LiveConfig {
 
   start(): void {
     this.#watch()
+    this.#discover()
   }
 
   /** Reads the file again. One with errors is refused, and what holds now goes on. */
@@ -52,6 +68,7 @@ export class LiveConfig {
 
   stop(): void {
     clearInterval(this.#looking)
+    this.#discovery?.stop()
   }
 
   /** `isWatch`: nobody has asked, so that nothing is said of a file that has not changed. */
@@ -77,16 +94,43 @@ export class LiveConfig {
   }
 
   #take(config: Config): void {
-    const changes = differences(this.#config, config)
-    // The lines of the settings may be others in any case.
+    const isOtherPlace = !isDeepStrictEqual(config.discovery, this.#config.discovery)
     this.#config = config
     this.#watch()
-    if (changes.length === 0) {
-      this.#log.info(`${this.#file} was read again and says the same`)
-      return
-    }
+    if (isOtherPlace) this.#discover()
+    if (!this.#settle()) this.#log.info(`${this.#file} was read again and says the same`)
+  }
+
+  /** Looks up what the file wants looked up. */
+  #discover(): void {
+    this.#discovery?.stop()
+    this.#discovery = undefined
+    this.#discovered = undefined
+    const { discovery } = this.#config
+    if (discovery === undefined) return
+    this.#discovery = new Discovery(discovery, this.#log, discovered => {
+      if (discovered.targets.length === 0 && this.#discovered?.targets.length !== 0) {
+        this.#log.warn('DNS names no collector: nothing is sent until it does')
+      }
+      this.#discovered = discovered
+      this.#settle()
+    })
+    this.#discovery.start()
+  }
+
+  /** Makes what the file and DNS say hold; false when it is what held before. */
+  #settle(): boolean {
+    const isDiscovered = this.#config.discovery !== undefined
+    const effective = isDiscovered
+      ? withDiscovered(this.#config, this.#discovered, text => this.#log.warn(text))
+      : this.#config
+    const changes = differences(this.#effective, effective)
+    // The lines of the settings may be others in any case.
+    this.#effective = effective
+    if (changes.length === 0) return false
     this.#log.info({ changes: changes.map(formatDifference) }, 'the configuration has changed')
-    this.#onChange(config)
+    this.#onChange(effective)
+    return true
   }
 
   #watch(): void {

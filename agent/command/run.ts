@@ -5,7 +5,7 @@ import { DEFAULT_FILES, loadConfigFile } from '../config/load.ts'
 import { formatProblem, linesOf } from '../config/problem.ts'
 import { createLogger, LOG_LEVELS, type Logger } from '../health/log.ts'
 import { releaseStartMemory } from '../kernel/memory.ts'
-import { LiveConfig } from '../live-config.ts'
+import { initialConfig, LiveConfig } from '../live-config.ts'
 import { PID_FILE, removePidFile, writePidFile } from './pid-file.ts'
 
 /** By then every part has run once, and the code that is hot has been compiled. */
@@ -59,7 +59,7 @@ async function run(options: RunOptions): Promise<void> {
   if (options.pidFile !== undefined) writePidFile(options.pidFile, file)
   else if (pidFile !== undefined) tryPidFile(pidFile, file, log)
   const auto = openAutoFile(options.output, file, log)
-  const agent = new Agent(config, log)
+  const agent = new Agent(initialConfig(config), log)
   const live = new LiveConfig({ config, text, log, onChange: changed => void agent.change(changed) })
   const ended = new Promise<string>(resolve => {
     process.once('SIGTERM', () => resolve('SIGTERM'))

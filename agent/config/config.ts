@@ -7,7 +7,8 @@ export interface Config {
   /** The file it came from, for messages. */
   readonly file: string
   /**
-   * The line of each thing the file sets, by its name in full: `sampling.10G`, `psample.group`, `collector[0].ip`.
+   * The line of each thing the file sets, by its name in full: `sampling.10G`, `psample.group`, `collector[0].ip`; 0
+   * for what DNS sets.
    * What is not here has its default.
    */
   readonly lines: ReadonlyMap<string, number>
@@ -29,6 +30,8 @@ export interface Config {
   /** Longest time a sample waits in the open datagram, milliseconds, 1 to 1000. */
   readonly flushMs: number
   readonly collectors: readonly CollectorConfig[]
+  /** Present when collectors and settings are to be looked up in DNS. */
+  readonly discovery: DiscoveryConfig | undefined
   /** Present when the block is. */
   readonly psample: PsampleConfig | undefined
   readonly tc: TcConfig | undefined
@@ -74,6 +77,11 @@ export interface CidrRule {
   readonly address: string
   readonly bits: number
   readonly exclude: boolean
+}
+
+export interface DiscoveryConfig {
+  /** What follows `_sflow._udp`, as written; undefined takes the resolver's search list. */
+  readonly domain: string | undefined
 }
 
 export interface CollectorConfig {

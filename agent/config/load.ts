@@ -114,9 +114,11 @@ function checkRules({ values, places }: Parsed, problems: Problem[]): void {
         `the same collector as in line ${same}: it gets every datagram twice`,
       )
   })
-  if (values.collector.length === 0 && places.has('sFlow')) {
-    const sources = ['dns-sd', 'DNSSD', 'sonic', 'eapi'] as const
-    const source = sources.find(name => values[name] !== undefined && values[name] !== false)
+  if (discovery && values.collector.length > 0) {
+    report('warning', 'collector[0]', 'the collectors that DNS names take the place of those of the file')
+  }
+  if (values.collector.length === 0 && !discovery && places.has('sFlow')) {
+    const source = (['sonic', 'eapi'] as const).find(name => values[name] !== undefined)
     if (source === undefined)
       report('error', 'sFlow', 'no collector: at least one collector { ip = … } is needed')
     else report('warning', source, 'no collector: nothing is sent')
@@ -178,6 +180,10 @@ function toConfig({ values, places }: Parsed, file: string): Config {
     datagramBytes: values.datagramBytes,
     flushMs: values.flush,
     collectors: values.collector.map(toCollector),
+    discovery:
+      values['dns-sd'] === undefined && values.DNSSD !== true
+        ? undefined
+        : { domain: values['dns-sd']?.domain ?? values.DNSSD_domain },
     psample: psample && { group: psample.group, ingress: psample.ingress, egress: psample.egress },
     tc: dent && {
       switchport: dent.switchport,

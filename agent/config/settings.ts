@@ -393,12 +393,17 @@ export const settings = {
 
   'dns-sd': block(
     {
-      domain: optional(kind.word('a domain'), '.example.com', 'Domain that follows `_sflow._udp`.', {
-        also: ['DNSSD_domain'],
-      }),
+      domain: optional(
+        kind.word('a domain'),
+        '.example.com',
+        'Domain that follows `_sflow._udp`; else those of the resolver.',
+        {
+          also: ['DNSSD_domain'],
+        },
+      ),
     },
-    'Finds collectors and settings in DNS.',
-    { inactive: 'collectors are not looked up in DNS yet' },
+    'Takes the collectors from the SRV records of `_sflow._udp`, and settings from its TXT record. They take the place of ' +
+      'the collectors, sampling, polling and headerBytes of this file.',
   ),
   dropmon: block(
     {
