@@ -11,8 +11,8 @@ import { InterfaceStatistics } from './counters/interface-statistics.ts'
 import { CountersWriter } from './datasource/counters-writer.ts'
 import { Poller, type PollFailure } from './datasource/poller.ts'
 import { Sampler } from './datasource/sampler.ts'
-import { Collectors } from './export/collectors.ts'
-import { Datagrams } from './export/datagrams.ts'
+import type { Datagrams } from './export/datagrams.ts'
+import { Exporter } from './export/exporter.ts'
 import { Ledger } from './health/ledger.ts'
 import { type Logger, RateLimitedLog } from './health/log.ts'
 import { type Interface, type InterfaceEvent, Interfaces } from './interfaces.ts'
@@ -45,7 +45,7 @@ export class Agent {
   readonly #limited = new RateLimitedLog()
   readonly #startedMs = performance.now()
   readonly #interfaces: Interfaces
-  readonly #collectors: Collectors
+  readonly #exporter: Exporter
   readonly #datagrams: Datagrams
   readonly #sampler: Sampler
   readonly #counters: CountersWriter
@@ -75,25 +75,19 @@ export class Agent {
     this.#log = log
     const { ledger } = this
     this.#interfaces = new Interfaces({ log })
-    this.#collectors = new Collectors({ collectors: config.collectors, ledger, log, open: UdpSender.open })
-    const noAddress = ledger.loss(
-      'datagrams',
-      'no-agent-address',
-      'no interface has an address to be known by; give one to an interface, or set agentIP',
-    )
-    this.#datagrams = new Datagrams(
-      {
-        agentAddress: Uint8Array.of(0, 0, 0, 0),
+    this.#exporter = new Exporter({
+      collectors: config.collectors,
+      datagrams: {
         subAgentId: config.subAgentId,
         maxBytes: config.datagramBytes,
         flushMs: config.flushMs,
       },
-      (memory, spans, count) => {
-        if (this.#address === undefined) noAddress.count += count
-        else this.#collectors.send(memory, spans, count)
-      },
-      () => performance.now() - this.#startedMs,
-    )
+      ledger,
+      log,
+      open: UdpSender.open,
+      uptimeMs: () => performance.now() - this.#startedMs,
+    })
+    this.#datagrams = this.#exporter.datagrams
     this.#sampler = new Sampler(this.#datagrams, ledger, config.headerBytes)
     this.#counters = new CountersWriter(this.#datagrams, ledger)
     this.#poller = new Poller({
@@ -128,7 +122,7 @@ export class Agent {
     await this.#interfaces.start()
     this.#forwards = await forwardsPackets()
     this.#electAddress()
-    this.#collectors.start()
+    this.#exporter.start()
     await this.#attempt('counters', () => this.#startPolling())
     this.#interfaces.subscribe(event => this.#interfaceChanged(event))
     await this.#startSources()
@@ -156,9 +150,9 @@ export class Agent {
     this.#config = config
     if (differs('subAgentId', 'datagramBytes', 'flushMs')) {
       const { subAgentId, datagramBytes, flushMs } = config
-      this.#datagrams.change({ subAgentId, maxBytes: datagramBytes, flushMs })
+      this.#exporter.changeDatagrams({ subAgentId, maxBytes: datagramBytes, flushMs })
     }
-    if (differs('collectors')) this.#collectors.change(config.collectors)
+    if (differs('collectors')) this.#exporter.changeCollectors(config.collectors)
     if (differs('agent')) this.#electAddress()
     if (differs('uuid')) this.#pollHost()
     if (differs('polling')) this.#changePolling()
@@ -182,9 +176,9 @@ export class Agent {
     this.#keepHouse()
     this.#taps.stop()
     this.#stopPsample()
-    this.#datagrams.stop()
+    this.#datagrams.flush()
     this.logStatus()
-    this.#collectors.stop()
+    this.#exporter.stop()
     this.#statistics?.close()
     this.#interfaces.stop()
   }
@@ -195,7 +189,7 @@ export class Agent {
       config: this.#config,
       address: this.#address,
       device: this.#addressDevice,
-      collectorAddresses: this.#collectors.status().map(({ address }) => address),
+      collectorAddresses: this.#exporter.status().map(({ address }) => address),
     }
   }
 
@@ -206,8 +200,8 @@ export class Agent {
       {
         flowSamples: this.#sampler.exported,
         countersSamples: this.#counters.samples,
-        datagrams: this.#datagrams.closed,
-        collectors: this.#collectors.status(),
+        datagrams: this.#exporter.closed,
+        collectors: this.#exporter.status(),
         lost: Object.fromEntries(losses.map(loss => [`${loss.stage}/${loss.cause}`, loss.count])),
       },
       'status',
@@ -285,13 +279,14 @@ export class Agent {
     this.#addressDevice = chosen?.interfaceName
     if (chosen?.address === this.#address) return
     this.#address = chosen?.address
+    if (chosen === undefined) this.#exporter.changeAgentAddress(undefined)
     if (note !== undefined) this.#log.warn(note)
     if (chosen === undefined) {
       this.#log.warn('no interface has an address to be known by: nothing is sent until one has')
       return
     }
     this.#log.info({ interface: chosen.interfaceName, why: chosen.why }, `agent address ${chosen.address}`)
-    this.#datagrams.changeAgentAddress(parseIp4(chosen.address) ?? parseIp6(chosen.address)!)
+    this.#exporter.changeAgentAddress(parseIp4(chosen.address) ?? parseIp6(chosen.address)!)
   }
 
   readonly #onBatchEnd = (): void => this.#datagrams.send()

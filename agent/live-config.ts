@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises'
 import { isDeepStrictEqual } from 'node:util'
 import type { Config } from './config/config.ts'
-import { differences, formatDifference } from './config/differences.ts'
+import { differences, formatDifference, saysTheSame } from './config/differences.ts'
 import { type Discovered, Discovery, withDiscovered } from './config/dns-sd.ts'
 import { loadConfigFile } from './config/load.ts'
 import type { Problem } from './config/problem.ts'
@@ -124,10 +124,10 @@ export class LiveConfig {
     const effective = isDiscovered
       ? withDiscovered(this.#config, this.#discovered, text => this.#log.warn(text))
       : this.#config
-    const changes = differences(this.#effective, effective)
-    // The lines of the settings may be others in any case.
+    const before = this.#effective
     this.#effective = effective
-    if (changes.length === 0) return false
+    if (saysTheSame(before, effective)) return false
+    const changes = differences(before, effective)
     this.#log.info({ changes: changes.map(formatDifference) }, 'the configuration has changed')
     this.#onChange(effective)
     return true

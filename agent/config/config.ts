@@ -94,7 +94,17 @@ export interface CollectorConfig {
   readonly device: string | undefined
   /** Network namespace (name under /var/run/netns, or a path). */
   readonly namespace: string | undefined
+  /** Numeric address to send from. */
+  readonly source: string | undefined
+  /** Classes of samples that it gets. */
+  readonly send: readonly SampleClass[]
+  /** No datagram holds samples of two classes. */
+  readonly separate: boolean
+  /** Interface number that stands for the device itself. */
+  readonly internalInterface: number
 }
+
+export type SampleClass = 'flows' | 'counters' | 'drops'
 
 export interface PsampleConfig {
   /** PSAMPLE group of ingress samples; egress samples come on `group + 1`. */

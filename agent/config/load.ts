@@ -103,8 +103,11 @@ function checkRules({ values, places }: Parsed, problems: Problem[]): void {
     // An ip that was refused has its own error.
     if (!places.has(`collector[${i}].ip`)) report('error', `collector[${i}]`, 'collector { } has no ip')
     if (collector.ip === undefined) return
-    const { ip, udpport, dev, namespace } = collector
-    const target = JSON.stringify([ip, udpport, dev, namespace])
+    const { ip, udpport, dev, vrf, namespace } = collector
+    if (dev !== undefined && vrf !== undefined && dev !== vrf) {
+      report('error', `collector[${i}].vrf`, `vrf and dev both say where to send through; dev is ${dev}`)
+    }
+    const target = JSON.stringify([ip, udpport, dev ?? vrf, namespace])
     const same = targets.get(target)
     if (same === undefined) targets.set(target, places.get(`collector[${i}]`)!.line)
     else
@@ -212,15 +215,20 @@ function externals({ values, places }: Pick<Parsed, 'values' | 'places'>): Exter
     .map(name => ({ name, sampling: sampling.get(name), polling: polling.get(name) }))
 }
 
-function toCollector({ ip, udpport, name, dev, namespace }: Values['collector'][number]): CollectorConfig {
+function toCollector(collector: Values['collector'][number]): CollectorConfig {
+  const { ip, udpport, name, dev, vrf, namespace, source, send, separate } = collector
   // checkRules has refused a collector without ip.
   const host = ip!
   return {
     host,
     port: udpport,
     name: name ?? (isIPv6(host) ? `[${host}]:${udpport}` : `${host}:${udpport}`),
-    device: dev,
+    device: dev ?? vrf,
     namespace,
+    source,
+    send: send ?? ['flows', 'counters', 'drops'],
+    separate,
+    internalInterface: collector['internal-interface'],
   }
 }
 
