@@ -57,6 +57,8 @@ export class Agent {
   #statistics: InterfaceStatistics | undefined
   readonly #tapped = new Map<number, Tapped>()
   #address: string | undefined
+  /** That of the run before. */
+  readonly #previousAddress: string | undefined
   /** The interface that has the address. */
   #addressDevice: string | undefined
   #forwards = false
@@ -69,8 +71,12 @@ export class Agent {
   /** The end of the start and all changes of the configuration so far; one is made at a time. */
   #changes: Promise<void> = Promise.resolve()
 
-  /** Builds all parts; nothing is opened before start(). */
-  constructor(config: Config, log: Logger) {
+  /**
+   * Builds all parts; nothing is opened before start(). `previousAddress`: what the agent was known by in its run before,
+   * to be known by again where there is no reason against it.
+   */
+  constructor(config: Config, log: Logger, previousAddress?: string) {
+    this.#previousAddress = previousAddress
     this.#config = config
     this.#log = log
     const { ledger } = this
@@ -275,9 +281,14 @@ export class Agent {
   }
 
   #electAddress(): void {
-    const { chosen, note } = chooseAgentAddress(this.#interfaces.localAddresses(), this.#config.agent)
+    const { chosen, note } = chooseAgentAddress(
+      this.#interfaces.localAddresses(),
+      this.#config.agent,
+      this.#address ?? this.#previousAddress,
+    )
     this.#addressDevice = chosen?.interfaceName
-    if (chosen?.address === this.#address) return
+    const before = this.#address
+    if (chosen?.address === before) return
     this.#address = chosen?.address
     if (chosen === undefined) this.#exporter.changeAgentAddress(undefined)
     if (note !== undefined) this.#log.warn(note)
@@ -285,7 +296,10 @@ export class Agent {
       this.#log.warn('no interface has an address to be known by: nothing is sent until one has')
       return
     }
-    this.#log.info({ interface: chosen.interfaceName, why: chosen.why }, `agent address ${chosen.address}`)
+    const facts = { interface: chosen.interfaceName, why: chosen.why, before }
+    // Collectors see another agent from now on.
+    if (before === undefined) this.#log.info(facts, `agent address ${chosen.address}`)
+    else this.#log.warn(facts, `agent address ${chosen.address}, no longer ${before}`)
     this.#exporter.changeAgentAddress(parseIp4(chosen.address) ?? parseIp6(chosen.address)!)
   }
 

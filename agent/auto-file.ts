@@ -1,4 +1,4 @@
-import { closeSync, constants, ftruncateSync, openSync, writeSync } from 'node:fs'
+import { closeSync, constants, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { hostname } from 'node:os'
 import type { Config } from './config/config.ts'
 
@@ -56,13 +56,17 @@ export function settingsLines({ config, address, device, collectorAddresses }: R
  * change; a reader that finds different revisions at its start and end has read in between.
  */
 export class AutoFile {
+  /** The agent address that the file told before. */
+  readonly previousAddress: string | undefined
   readonly #descriptor: number
   #revision = 0
   #lines = ''
 
   /** Opens the file and empties it. */
   constructor(path: string) {
-    this.#descriptor = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC, 0o644)
+    this.#descriptor = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o644)
+    this.previousAddress = /^agentIP=(.+)$/m.exec(readFileSync(this.#descriptor, 'utf8'))?.[1]
+    ftruncateSync(this.#descriptor)
   }
 
   /** Writes the file if what holds now is not what it says. */

@@ -59,7 +59,7 @@ async function run(options: RunOptions): Promise<void> {
   if (options.pidFile !== undefined) writePidFile(options.pidFile, file)
   else if (pidFile !== undefined) tryPidFile(pidFile, file, log)
   const auto = openAutoFile(options.output, file, log)
-  const agent = new Agent(initialConfig(config), log)
+  const agent = new Agent(initialConfig(config), log, auto?.previousAddress)
   const live = new LiveConfig({ config, text, log, onChange: changed => void agent.change(changed) })
   const ended = new Promise<string>(resolve => {
     process.once('SIGTERM', () => resolve('SIGTERM'))

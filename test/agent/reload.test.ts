@@ -10,6 +10,7 @@ import {
   type Collector,
   countersSamplesOf,
   flowSamplesOf,
+  ip,
   type Lab,
   listen,
   makeLab,
@@ -225,5 +226,25 @@ test('two agents do not share a pid file', async t => {
   const other = runWeir(t, [], ['run', '-f', file, '--pid-file', pidFile])
   assert.equal(await other.ended, 1)
   assert.match(other.stderr, /^weir: .*weir\.pid belongs to a running agent, process \d+$/m)
+  assert.equal((await agent.stop()).exit, 0)
+})
+
+test('the agent address is that of the run before, and a change of it is told', async t => {
+  const lab = makeLab(t)
+  const { host, peer } = lab
+  const collector = listen(t, peer.namespace, { address: peer.eth0.ipv4, port: SFLOW_PORT })
+  writeFileSync(join(lab.folder, 'hsflowd.auto'), `rev_start=3\nagentIP=${host.mgmt0.ipv4}\nrev_end=3\n`)
+  const { agent, output } = start(t, lab, `polling = 1\ncollector { ip = ${peer.eth0.ipv4} }`)
+  await agent.line(new RegExp(`^agent address ${host.mgmt0.ipv4}$`))
+  const from = (address: string) =>
+    collector.arrivals.filter(({ datagram }) => datagram.agent_address === address)
+  await until('datagrams', () => from(host.mgmt0.ipv4).length > 0)
+  ip(`-n ${host.namespace} address del ${host.mgmt0.ipv4}/24 dev mgmt0`)
+  await agent.line(new RegExp(`^agent address ${host.eth0.ipv4}, no longer ${host.mgmt0.ipv4}$`))
+  await until('datagrams', () => from(host.eth0.ipv4).length > 1)
+  assert.equal(from(host.eth0.ipv4)[0]!.datagram.sequence_number, 1, 'to collectors it is another agent')
+  await until('other programs to be told', () =>
+    readFileSync(output, 'utf8').includes(`agentIP=${host.eth0.ipv4}\n`),
+  )
   assert.equal((await agent.stop()).exit, 0)
 })
