@@ -22,28 +22,42 @@ export interface DatagramOptions {
  */
 export type DatagramSink = (memory: ArrayBuffer, spans: Int32Array, count: number) => void
 
+/** Gets every sample that is committed, to have it in datagrams of its own. */
+export interface SampleFollower {
+  /** A whole sample, bytes `start` to `end` of `view`; `words` is the same memory. Borrowed until this returns. */
+  sample(view: DataView, words: Int32Array, start: number, end: number): void
+  /** Sends what is closed; flush() also what is open. */
+  send(): void
+  flush(): void
+}
+
 /** Datagrams that may wait to be sent; a full house is sent at once. */
 const SLOTS = 64
+/** The least that datagramBytes may be. */
+const LEAST_MAX_BYTES = 200
 const VERSION = 5
 
 export class Datagrams implements DatagramMemory {
-  readonly view: DataView
-  readonly words: Int32Array
+  view!: DataView
+  words!: Int32Array
   /** Datagrams closed since the start. */
   closed = 0
   /** Samples committed since the start. */
   samples = 0
+  followers: readonly SampleFollower[] = []
 
-  readonly #memory: ArrayBuffer
+  #memory!: ArrayBuffer
   readonly #spans = new Int32Array(SLOTS * 2)
-  readonly #slotBytes: number
-  readonly #flushMs: number
+  #slotBytes = 0
+  #flushMs: number
   readonly #sink: DatagramSink
   readonly #uptimeMs: () => number
   #headerBytes = 0
   /** Bytes for samples in an empty datagram. */
   #room = 0
   #maxBytes: number
+  /** What the path takes at once. */
+  #limit = Number.POSITIVE_INFINITY
   #agentAddress: Uint8Array
   #subAgentId: number
   #waiting = 0
@@ -57,15 +71,12 @@ export class Datagrams implements DatagramMemory {
   /** `uptimeMs` tells the milliseconds since the agent started, on the monotonic clock. */
   constructor(options: DatagramOptions, sink: DatagramSink, uptimeMs: () => number) {
     this.#maxBytes = options.maxBytes & ~3
-    this.#slotBytes = this.#maxBytes
     this.#flushMs = options.flushMs
     this.#sink = sink
     this.#uptimeMs = uptimeMs
     this.#agentAddress = options.agentAddress
     this.#subAgentId = options.subAgentId
-    this.#memory = new ArrayBuffer(SLOTS * this.#slotBytes)
-    this.view = new DataView(this.#memory)
-    this.words = new Int32Array(this.#memory)
+    this.#allocate()
     this.#layOut()
   }
 
@@ -83,11 +94,33 @@ export class Datagrams implements DatagramMemory {
   }
 
   /**
+   * Sends what is open, then goes on with other options. The sequence goes on too, but that of another sub-agent starts
+   * from 1 (sFlow v5 §5). `view` and `words` may be others afterwards.
+   */
+  change({ subAgentId, maxBytes, flushMs }: Omit<DatagramOptions, 'agentAddress'>): void {
+    this.flush()
+    this.#flushMs = flushMs
+    if (subAgentId !== this.#subAgentId) {
+      this.#subAgentId = subAgentId
+      this.#sequence = 0
+    }
+    this.#maxBytes = maxBytes & ~3
+    if (this.#maxBytes !== this.#slotBytes) this.#allocate()
+    this.#layOut()
+  }
+
+  /** From now on datagrams have this many bytes at most, if that is less than the configured limit. */
+  limit(bytes: number): void {
+    this.#limit = Number.isFinite(bytes) ? Math.max(bytes, LEAST_MAX_BYTES) & ~3 : bytes
+    this.#room = Math.min(this.#maxBytes, this.#limit) - this.#headerBytes
+  }
+
+  /**
    * The byte offset at which a sample of `bytes` bytes may be written, or -1 if it would not fit into an empty
    * datagram. A datagram without room for it is closed first, so the size limit is never exceeded.
    */
   reserve(bytes: number): number {
-    if (this.#position + bytes > this.#start + this.#maxBytes) {
+    if (this.#position + bytes > this.#start + this.#headerBytes + this.#room) {
       if (bytes > this.#room) return -1
       this.#close()
     }
@@ -96,6 +129,7 @@ export class Datagrams implements DatagramMemory {
 
   /** The sample at the reserved offset ends at byte `end`. */
   commit(end: number): void {
+    for (const follower of this.followers) follower.sample(this.view, this.words, this.#position, end)
     this.#position = end
     this.#openSamples++
     this.samples++
@@ -104,6 +138,7 @@ export class Datagrams implements DatagramMemory {
 
   /** Hands the closed datagrams to the sink. Sources call it once after each batch. */
   send(): void {
+    for (const follower of this.followers) follower.send()
     if (this.#waiting === 0) return
     const count = this.#waiting
     this.#waiting = 0
@@ -115,6 +150,7 @@ export class Datagrams implements DatagramMemory {
   flush(): void {
     if (this.#openSamples > 0) this.#close()
     this.send()
+    for (const follower of this.followers) follower.flush()
   }
 
   /** Flushes and stops the timer. */
@@ -149,9 +185,17 @@ export class Datagrams implements DatagramMemory {
     this.#timer = setTimeout(this.#tick, this.#flushMs / 2)
   }
 
+  #allocate(): void {
+    this.#slotBytes = this.#maxBytes
+    this.#memory = new ArrayBuffer(SLOTS * this.#slotBytes)
+    this.view = new DataView(this.#memory)
+    this.words = new Int32Array(this.#memory)
+    this.#start = 0
+  }
+
   #layOut(): void {
     this.#headerBytes = this.#agentAddress.length === 16 ? 40 : 28
-    this.#room = this.#maxBytes - this.#headerBytes
+    this.#room = Math.min(this.#maxBytes, this.#limit) - this.#headerBytes
     this.#position = this.#start + this.#headerBytes
   }
 
