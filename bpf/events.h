@@ -17,10 +17,6 @@ enum direction {
 	EGRESS = 1,
 };
 
-enum event_kind {
-	PACKET_EVENT = 1,
-};
-
 /*
  * A packet of which one segment or several were chosen. A large packet that is to be cut into segments later (GSO),
  * or was put together from segments (GRO), counts as those segments.
@@ -48,14 +44,13 @@ struct packet_event {
 	__u16 chosen;
 	/* Payload of each segment but the last; 0 for an ordinary packet. */
 	__u16 segment_bytes;
-	/* One of enum event_kind. */
-	__u8 kind;
 	/* One of enum direction. */
 	__u8 direction;
 	/* PACKET_HOST and so on (linux/if_packet.h). */
 	__u8 packet_type;
 	/* 1: the last segment is among the chosen. */
 	__u8 last_segment;
+	__u8 reserved[5];
 	__u8 header[HEADER_ROOM];
 };
 

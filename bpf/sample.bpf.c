@@ -91,7 +91,7 @@ static __always_inline bool copy(struct __sk_buff *skb, __u32 from, void *to, __
 }
 
 /* Fills in the beginning of the packet as it was on the wire: with the VLAN tag that the kernel keeps beside it. */
-static __always_inline bool read_header(struct __sk_buff *skb, struct packet_event *event)
+static __noinline bool read_header(struct __sk_buff *skb, struct packet_event *event)
 {
 	__u32 bytes = skb->len;
 
@@ -159,7 +159,6 @@ static __noinline int choose(struct __sk_buff *skb, struct sampler_state *state,
 	event->segments = segments;
 	event->chosen = chosen;
 	event->segment_bytes = skb->gso_size;
-	event->kind = PACKET_EVENT;
 	event->direction = direction;
 	event->packet_type = skb->pkt_type;
 	event->last_segment = last;

@@ -86,7 +86,8 @@ function run(
   if (result.error !== undefined) {
     throw new Error(`cannot run the C compiler '${compiler}' (${result.error.message}): ${help}`)
   }
-  if (result.status !== 0) throw new Error(`${compiler} failed on ${relative(ROOT, target)}:\n${result.stderr}`)
+  if (result.status !== 0)
+    throw new Error(`${compiler} failed on ${relative(ROOT, target)}:\n${result.stderr}`)
   renameSync(fresh, target)
 }
 

@@ -84,23 +84,29 @@ export function errnoText(errno: number): string {
 
 let loaded: Addon | undefined
 
-/**
- * The addon, loaded on first use. It is `native/socket.node` beside the program where everything is in one file
- * (/usr/lib/weir), and `build/native/socket.node` in a checkout.
- */
+/** The addon, loaded on first use. */
 function addon(): Addon {
-  if (loaded !== undefined) return loaded
+  loaded ??= loadAddon('native/socket.node') as Addon
+  return loaded
+}
+
+/** Loads a native part of weir; `path` as for installedFile(). */
+export function loadAddon(path: string): unknown {
   if (endianness() !== 'LE') throw new Error('weir runs on little-endian machines only')
-  const places = [
-    join(import.meta.dirname, 'native/socket.node'),
-    join(import.meta.dirname, '../../build/native/socket.node'),
-  ]
-  const path = places.find(place => existsSync(place))
-  if (path === undefined) {
+  return createRequire(import.meta.url)(installedFile(path))
+}
+
+/**
+ * Where a file is that is made when weir is built: beside the program where everything is in one folder
+ * (/usr/lib/weir), and in `build` in a checkout.
+ */
+export function installedFile(path: string): string {
+  const places = [join(import.meta.dirname, path), join(import.meta.dirname, '../../build', path)]
+  const found = places.find(place => existsSync(place))
+  if (found === undefined) {
     throw new Error(`native part missing: run 'npm run native' (looked for ${places.join(' and ')})`)
   }
-  loaded = createRequire(import.meta.url)(path) as Addon
-  return loaded
+  return found
 }
 
 /** Where the words of a slot's description are, in `ReceivedBatch.meta`. */

@@ -87,6 +87,7 @@ NAPI_MODULE_INIT()
 		{ "mapEntries", map_entries_call },
 		{ "mapMemory", map_memory_call },
 		{ "possibleCpus", possible_cpus_call },
+		{ "pageSize", page_size_call },
 		{ "clockOffset", clock_offset_call },
 		{ "watch", watch_start_call },
 		{ "arm", watch_arm_call },

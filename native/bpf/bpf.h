@@ -98,6 +98,7 @@ napi_value map_delete_call(napi_env env, napi_callback_info info);
 napi_value map_entries_call(napi_env env, napi_callback_info info);
 napi_value map_memory_call(napi_env env, napi_callback_info info);
 napi_value possible_cpus_call(napi_env env, napi_callback_info info);
+napi_value page_size_call(napi_env env, napi_callback_info info);
 napi_value clock_offset_call(napi_env env, napi_callback_info info);
 napi_value watch_start_call(napi_env env, napi_callback_info info);
 napi_value watch_arm_call(napi_env env, napi_callback_info info);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 struct map_access {
 	struct bpf_map *map;
@@ -146,6 +147,13 @@ napi_value possible_cpus_call(napi_env env, napi_callback_info info)
 {
 	(void)info;
 	return give_int(env, libbpf_num_possible_cpus());
+}
+
+/* () → bytes of a page of memory: a ring buffer's consumer position, its producer position and its data start at one */
+napi_value page_size_call(napi_env env, napi_callback_info info)
+{
+	(void)info;
+	return give_int(env, sysconf(_SC_PAGESIZE));
 }
 
 /* () → nanoseconds from CLOCK_MONOTONIC, which BPF programs read, to CLOCK_REALTIME, as bigint */

@@ -1,0 +1,318 @@
+import { readFile } from 'node:fs/promises'
+import type { Ledger, Loss } from '../health/ledger.ts'
+import { BpfError, BpfObject, clockOffset, possibleCpus } from '../kernel/bpf-object.ts'
+import { installedFile } from '../kernel/native.ts'
+import { RingBuffer } from '../kernel/ring-buffer.ts'
+import { CONSTANTS, CONTROL, PACKET_EVENT, PORT_STATE, SAMPLER_STATE } from '../wire/bpf/layout.ts'
+import { headersBytes, segmentFrameBytes } from '../wire/segment.ts'
+import { ClsactPrograms } from './clsact-programs.ts'
+import {
+  emptyPacketSample,
+  HEADER_PROTOCOL,
+  INTERNAL_INTERFACE,
+  type PacketSample,
+  type PacketSink,
+} from './packet-sample.ts'
+
+/**
+ * Packet samples by BPF programs at the ingress and egress of interfaces (bpf/sample.bpf.c): both directions, the
+ * other interface where the kernel knows it, and an exact count of the packets that passed. Needs Linux 5.8,
+ * CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
+ */
+
+export interface BpfSamplesOptions {
+  readonly ledger: Ledger
+  readonly sink: PacketSink
+  /** Called when all packets of a batch have been given to the sink. */
+  readonly onBatchEnd: () => void
+  /** Gets the number of packets that passed an interface since the previous call, from poll(). */
+  readonly onCounted: (ifIndex: number, packets: number) => void
+  /** Octets of a packet to take at most, 0 to 256. */
+  readonly headerBytes: number
+  /** Tells several agents in one namespace apart; below 2^24. */
+  readonly instance: number
+}
+
+/** An interface to sample. */
+export interface BpfPort {
+  readonly ifIndex: number
+  readonly name: string
+  /** 1 in N, from 1 to 2^31. */
+  readonly rate: number
+  /**
+   * False on an ordinary host: what it receives ends in it, so the output is the internal interface. True where
+   * packets pass through: the output of a received packet is then unknown.
+   */
+  readonly forwards: boolean
+  /** True when packets have no link header (tunnels, `tun`). */
+  readonly layer3: boolean
+}
+
+/** What a source has counted of one interface since it was added. */
+export interface PortCounts {
+  /** Packets that could have been chosen: chosen + not chosen. */
+  packets: number
+  /** Chosen packets: delivered + lost. */
+  chosen: number
+  lost: number
+}
+
+interface Port {
+  readonly port: BpfPort
+  readonly attachments: number[]
+  readonly counts: PortCounts
+  /** Lost samples that no sample has told of yet. */
+  uncharged: number
+}
+
+const OBJECT_FILE = 'bpf/sample.bpf.o'
+const DIRECTIONS = ['ingress', 'egress'] as const
+const PROGRAMS = { ingress: 'weir_ingress', egress: 'weir_egress' } as const
+const EGRESS = 1
+const PACKET_OTHERHOST = 3
+const ETH_P_IPV6 = 0x86dd
+const UNKNOWN_INTERFACE = 0
+const FCS_BYTES = 4
+
+export class BpfSamples {
+  delivered = 0
+  readonly #options: BpfSamplesOptions
+  readonly #object: BpfObject
+  readonly #ring: RingBuffer
+  readonly #control: Int32Array
+  readonly #ports = new Map<number, Port>()
+  readonly #sample: PacketSample = emptyPacketSample()
+  readonly #ringFull: Loss
+  readonly #foreign: Loss
+  /** Counts of one interface on all CPUs, filled again by each look. */
+  readonly #states: DataView
+  #clsact: ClsactPrograms | undefined
+  /** From the monotonic clock of the programs to the time of day, nanoseconds, in two words. */
+  #offsetHigh = 0
+  #offsetLow = 0
+
+  /** Loads the programs. What the kernel refuses is a BpfError. */
+  static async open(options: BpfSamplesOptions): Promise<BpfSamples> {
+    const constants = new DataView(new ArrayBuffer(CONSTANTS.bytes))
+    constants.setUint32(CONSTANTS.headerBytes, Math.max(options.headerBytes, 1), true)
+    const object = await BpfObject.load({
+      name: OBJECT_FILE,
+      bytes: await readFile(installedFile(OBJECT_FILE)),
+      constants: { '.rodata': new Uint8Array(constants.buffer) },
+    })
+    return new BpfSamples(options, object)
+  }
+
+  private constructor(options: BpfSamplesOptions, object: BpfObject) {
+    this.#options = options
+    this.#object = object
+    this.#ringFull = options.ledger.loss(
+      'bpf',
+      'ring-full',
+      'samples came faster than they were taken and the ring buffer was full; sample fewer packets',
+    )
+    this.#foreign = options.ledger.loss(
+      'bpf',
+      'unknown-record',
+      'the programs made a record that this version does not know; install bpf/ and the agent from one package',
+    )
+    this.#states = new DataView(new ArrayBuffer(PORT_STATE.bytes * possibleCpus()))
+    this.#control = new Int32Array(object.memory('.data', 0, CONTROL.bytes, 'writable'))
+    this.#ring = new RingBuffer({
+      object,
+      map: 'events',
+      onRecord: (offset, length) => this.#take(offset, length),
+      onBatchEnd: options.onBatchEnd,
+      setAsleep: asleep => Atomics.store(this.#control, CONTROL.asleep / 4, asleep ? 1 : 0),
+    })
+    this.#setClock()
+  }
+
+  /**
+   * Samples an interface from now on; gives a warning if there is one to log. What the kernel refuses is a
+   * SystemError, and nothing is left behind. Calls for one interface must not overlap.
+   */
+  async add(port: BpfPort): Promise<string | undefined> {
+    const { ifIndex, rate } = port
+    const counts = { packets: 0, chosen: 0, lost: 0 }
+    const state: Port = { port, attachments: [], counts, uncharged: 0 }
+    this.#ports.set(ifIndex, state)
+    this.#object.update('ports', this.#keyOf(ifIndex), new Uint8Array(this.#states.byteLength))
+    this.setRate(ifIndex, rate)
+    try {
+      const warnings: string[] = []
+      for (const direction of DIRECTIONS) {
+        const warning = await this.#attach(state, direction)
+        if (warning !== undefined) warnings.push(warning)
+      }
+      return warnings.length === 0 ? undefined : warnings.join('; ')
+    } catch (error) {
+      await this.remove(ifIndex)
+      throw error
+    }
+  }
+
+  /** Changes the rates of a sampled interface while its programs run; 0 takes nothing in that direction. */
+  setRate(ifIndex: number, ingress: number, egress = ingress): void {
+    const rates = Uint32Array.of(ingress, egress)
+    this.#object.update('rates', this.#keyOf(ifIndex), new Uint8Array(rates.buffer))
+    Atomics.add(this.#control, CONTROL.generation / 4, 1)
+  }
+
+  /** Ends sampling of an interface; what was chosen before is delivered. */
+  async remove(ifIndex: number): Promise<void> {
+    const state = this.#ports.get(ifIndex)
+    if (state === undefined) return
+    for (const attachment of state.attachments) await this.#object.detach(attachment)
+    await this.#clsact?.detach(ifIndex)
+    this.#ring.drain()
+    this.#count(state)
+    this.#ports.delete(ifIndex)
+    this.#object.remove('ports', this.#keyOf(ifIndex))
+    this.#object.remove('rates', this.#keyOf(ifIndex))
+  }
+
+  /** Brings pools and ledger up to date with the programs' counts; to be called every second or so. */
+  poll(): void {
+    this.#setClock()
+    for (const state of this.#ports.values()) {
+      const before = state.counts.packets
+      this.#count(state)
+      if (state.counts.packets > before)
+        this.#options.onCounted(state.port.ifIndex, state.counts.packets - before)
+    }
+  }
+
+  /** What the programs have counted of an interface up to the last poll(). */
+  counts(ifIndex: number): Readonly<PortCounts> | undefined {
+    return this.#ports.get(ifIndex)?.counts
+  }
+
+  /** Detaches everything, delivers what was chosen before, and ends. */
+  async stop(): Promise<void> {
+    for (const ifIndex of [...this.#ports.keys()]) await this.remove(ifIndex)
+    this.#ring.close()
+    this.#clsact?.close()
+    await this.#object.close()
+  }
+
+  /** By TCX; where the kernel does not have it, by clsact from then on. */
+  async #attach(state: Port, direction: (typeof DIRECTIONS)[number]): Promise<string | undefined> {
+    const { ifIndex } = state.port
+    const name = PROGRAMS[direction]
+    if (this.#clsact === undefined) {
+      try {
+        state.attachments.push(await this.#object.attachTcx(name, ifIndex))
+        return undefined
+      } catch (error) {
+        if (!(error instanceof BpfError) || error.code !== 'EINVAL') throw error
+        this.#clsact = ClsactPrograms.open(this.#options.instance)
+      }
+    }
+    const descriptor = this.#object.programDescriptor(name)
+    return this.#clsact.attach(ifIndex, { name, direction, descriptor })
+  }
+
+  /** Reads the counts of an interface: each CPU has its own, for each direction. */
+  #count(state: Port): void {
+    const states = this.#states
+    if (!this.#object.lookup('ports', this.#keyOf(state.port.ifIndex), new Uint8Array(states.buffer))) return
+    const { counts } = state
+    const lostBefore = counts.lost
+    counts.packets = 0
+    counts.chosen = 0
+    counts.lost = 0
+    for (let at = 0; at < states.byteLength; at += SAMPLER_STATE.bytes) {
+      counts.packets += readCount(states, at + SAMPLER_STATE.packets)
+      counts.chosen += readCount(states, at + SAMPLER_STATE.chosen)
+      counts.lost += readCount(states, at + SAMPLER_STATE.lost)
+    }
+    state.uncharged += counts.lost - lostBefore
+    this.#ringFull.count += counts.lost - lostBefore
+  }
+
+  #take(offset: number, length: number): void {
+    if (length !== PACKET_EVENT.bytes) {
+      this.#foreign.count++
+      return
+    }
+    const { view, words } = this.#ring
+    const state = this.#ports.get(view.getUint32(offset + PACKET_EVENT.ifindex, true))
+    const chosen = view.getUint16(offset + PACKET_EVENT.chosen, true)
+    if (state === undefined) {
+      this.#foreign.count += chosen
+      return
+    }
+    const { port } = state
+    const sample = this.#sample
+    sample.dataSource = port.ifIndex
+    sample.headerWords = words
+    sample.headerOffset = offset + PACKET_EVENT.header
+    sample.headerLength = view.getUint16(offset + PACKET_EVENT.headerBytes, true)
+    sample.headerProtocol = HEADER_PROTOCOL.ethernet
+    sample.stripped = FCS_BYTES
+    if (port.layer3) {
+      const isIp6 = view.getUint16(offset + PACKET_EVENT.protocol, true) === ETH_P_IPV6
+      sample.headerProtocol = isIp6 ? HEADER_PROTOCOL.ipv6 : HEADER_PROTOCOL.ipv4
+      sample.stripped = 0
+    }
+    if (view.getUint8(offset + PACKET_EVENT.direction) === EGRESS) {
+      const input = view.getUint32(offset + PACKET_EVENT.ingressIfindex, true)
+      sample.inputIfIndex = input === 0 ? INTERNAL_INTERFACE : input
+      sample.outputIfIndex = port.ifIndex
+    } else {
+      sample.inputIfIndex = port.ifIndex
+      // What is addressed to another station did not end here, whatever kind of host this is.
+      const endsHere = !port.forwards && view.getUint8(offset + PACKET_EVENT.packetType) !== PACKET_OTHERHOST
+      sample.outputIfIndex = endsHere ? INTERNAL_INTERFACE : UNKNOWN_INTERFACE
+    }
+    const low = view.getUint32(offset + PACKET_EVENT.nanoseconds, true) + this.#offsetLow
+    const high = view.getUint32(offset + PACKET_EVENT.nanoseconds + 4, true) + this.#offsetHigh
+    sample.timestampLow = low >>> 0
+    sample.timestampHigh = (high + (low > 0xffff_ffff ? 1 : 0)) >>> 0
+
+    const rate = view.getUint32(offset + PACKET_EVENT.rate, true)
+    const segments = view.getUint16(offset + PACKET_EVENT.segments, true)
+    if (segments === 1) {
+      this.#deliver(state, rate, view.getUint32(offset + PACKET_EVENT.frameBytes, true))
+      return
+    }
+    const lastChosen = view.getUint8(offset + PACKET_EVENT.lastSegment) === 1 ? chosen : 0
+    const frameBytes = view.getUint32(offset + PACKET_EVENT.frameBytes, true)
+    const segmentBytes = view.getUint16(offset + PACKET_EVENT.segmentBytes, true)
+    const headers = headersBytes(view, sample.headerOffset, sample.headerLength, !port.layer3)
+    for (let i = 1; i <= chosen; i++) {
+      this.#deliver(
+        state,
+        rate,
+        segmentFrameBytes(frameBytes, segments, segmentBytes, headers, i === lastChosen),
+      )
+    }
+  }
+
+  /** Gives the sample to the sink, which may have changed it since the previous segment of the same packet. */
+  #deliver(state: Port, rate: number, frameBytes: number): void {
+    const sample = this.#sample
+    sample.samplingRate = rate
+    sample.frameLength = frameBytes + sample.stripped
+    sample.lostBefore = state.uncharged
+    state.uncharged = 0
+    this.delivered++
+    this.#options.sink(sample)
+  }
+
+  #keyOf(ifIndex: number): Uint8Array {
+    return new Uint8Array(Uint32Array.of(ifIndex).buffer)
+  }
+
+  #setClock(): void {
+    const offset = clockOffset()
+    this.#offsetHigh = Number(BigInt.asUintN(32, offset >> 32n))
+    this.#offsetLow = Number(BigInt.asUintN(32, offset))
+  }
+}
+
+/** A count of the kernel, below 2^53. */
+function readCount(view: DataView, at: number): number {
+  return view.getUint32(at + 4, true) * 0x1_0000_0000 + view.getUint32(at, true)
+}
