@@ -15,6 +15,7 @@ import { Ledger } from './health/ledger.ts'
 import { type Logger, RateLimitedLog } from './health/log.ts'
 import { type Interface, type InterfaceEvent, Interfaces } from './interfaces.ts'
 import { UdpSender } from './kernel/udp-sender.ts'
+import { BpfSamples } from './sources/bpf-samples.ts'
 import { PacketSocketSource } from './sources/packet-socket.ts'
 import { PsampleSource } from './sources/psample.ts'
 import { PsampleSamples } from './sources/psample-samples.ts'
@@ -50,7 +51,8 @@ export class Agent {
   readonly #poller: Poller
   readonly #psampleSamples: PsampleSamples | undefined
   readonly #psample: PsampleSource | undefined
-  readonly #taps: PacketSocketSource | undefined
+  /** Samplers for the pcap blocks. */
+  #taps: BpfSamples | PacketSocketSource | undefined
   readonly #tc: TcSamplers | undefined
   #statistics: InterfaceStatistics | undefined
   /** Rate of each tapped interface. */
@@ -97,8 +99,7 @@ export class Agent {
       onFailure: failure => this.#readerFailed(failure),
     })
 
-    const onBatchEnd = () => this.#datagrams.send()
-    const { psample, tc, pcap } = config
+    const { psample, tc } = config
     if (psample !== undefined) {
       if (tc !== undefined) {
         this.#tc = new TcSamplers({
@@ -117,11 +118,12 @@ export class Agent {
         portOfGroup: this.#tc?.portOfGroup,
         portOfCookie: this.#tc?.portOfCookie,
       })
-      this.#psample = new PsampleSource({ samples: this.#psampleSamples, ledger, log, onBatchEnd })
-    }
-    if (pcap.length > 0) {
-      const { headerBytes } = config
-      this.#taps = new PacketSocketSource({ ledger, sink: this.#sampler.accept, onBatchEnd, headerBytes })
+      this.#psample = new PsampleSource({
+        samples: this.#psampleSamples,
+        ledger,
+        log,
+        onBatchEnd: this.#sendFull,
+      })
     }
   }
 
@@ -143,6 +145,7 @@ export class Agent {
     }
     await this.#attempt('psample', () => this.#psample?.start())
     await this.#attempt('tc', () => this.#tc?.start())
+    if (config.pcap.length > 0) this.#taps = await this.#openTaps()
     await this.#placeSamplers()
     this.#housekeeping = setInterval(() => this.#keepHouse(), HOUSEKEEPING_MS)
     this.#log.info(
@@ -160,7 +163,7 @@ export class Agent {
     this.#poller.stop()
     await this.#attempt('tc', () => this.#tc?.stop())
     this.#keepHouse()
-    this.#taps?.stop()
+    await this.#attempt('pcap', () => this.#taps?.stop())
     this.#psample?.stop()
     this.#datagrams.stop()
     this.logStatus()
@@ -183,6 +186,9 @@ export class Agent {
       'status',
     )
   }
+
+  /** A batch of samples has been written: full datagrams go out, the open one waits for more. */
+  readonly #sendFull = (): void => this.#datagrams.send()
 
   /** A part that cannot start or stop is told of and left out; the others go on. */
   async #attempt(part: string, action: () => Promise<void> | void): Promise<void> {
@@ -224,6 +230,9 @@ export class Agent {
     if (event.type === 'remove') {
       const { ifIndex } = event.before
       this.#poller.remove(INTERFACE, ifIndex)
+      // At once: another interface may get the same ifIndex before the samplers are looked at.
+      void this.#attempt('pcap', () => this.#taps?.remove(ifIndex))
+      this.#tapped.delete(ifIndex)
       this.#sampler.forget(ifIndex)
       this.#counted.delete(ifIndex)
     } else if (event.type === 'add' || event.before.adminUp !== event.after.adminUp) {
@@ -253,26 +262,33 @@ export class Agent {
   async #placeSamplers(): Promise<void> {
     const { tc, psample, headerBytes } = this.#config
     const { byIndex } = this.#interfaces
-    if (this.#taps !== undefined) this.#placeTaps(this.#taps, [...byIndex.values()])
+    await Promise.all([...byIndex.values()].map(port => this.#placeTap(port)))
     if (this.#tc === undefined || tc === undefined || psample === undefined) return
     const rateOf = (port: Interface) => effectiveRate(this.#config, port).rate
     const wanted = wantedSamplers(byIndex, { tc, psample, headerBytes }, rateOf)
     await this.#attempt('tc', () => this.#tc?.apply(wanted))
   }
 
-  #placeTaps(taps: PacketSocketSource, ports: readonly Interface[]): void {
-    const gone = new Set(this.#tapped.keys())
-    for (const port of ports) {
-      gone.delete(port.ifIndex)
-      this.#placeTap(taps, port)
-    }
-    for (const ifIndex of gone) {
-      taps.remove(ifIndex)
-      this.#tapped.delete(ifIndex)
+  /** BPF where the kernel lets us, else packet sockets. */
+  async #openTaps(): Promise<BpfSamples | PacketSocketSource> {
+    const { ledger } = this
+    const { headerBytes, subAgentId } = this.#config
+    const common = { ledger, sink: this.#sampler.accept, onBatchEnd: this.#sendFull, headerBytes }
+    const onCounted = (ifIndex: number, packets: number) => this.#sampler.countedPackets(ifIndex, packets)
+    try {
+      return await BpfSamples.open({ ...common, instance: subAgentId, onCounted })
+    } catch (error) {
+      this.#log.warn(
+        { part: 'pcap' },
+        `sampling by packet sockets, not BPF: one interface is known of each packet, and pools are estimates: ${(error as Error).message}`,
+      )
+      return new PacketSocketSource(common)
     }
   }
 
-  #placeTap(taps: PacketSocketSource, port: Interface): void {
+  async #placeTap(port: Interface): Promise<void> {
+    const taps = this.#taps
+    if (taps === undefined) return
     const { ifIndex, name } = port
     const log = this.#log.child({ part: 'pcap', interface: name })
     const { rule, index, why } = pcapRule(this.#config.pcap, port)
@@ -280,18 +296,21 @@ export class Agent {
       rule === undefined ? { rate: 0, rule: 'no pcap block' } : pcapRate(this.#config, index, port)
     const before = this.#tapped.get(ifIndex) ?? 0
     if (rate === before) return
+    this.#tapped.set(ifIndex, rate)
     try {
-      if (rate === 0) taps.remove(ifIndex)
+      if (rate === 0) await taps.remove(ifIndex)
       else if (before > 0) taps.setRate(ifIndex, rate)
       else {
         const forwards = this.#forwards || port.kind === 'bridge' || port.masterKind === 'bridge'
-        const warning = taps.add({ ifIndex, name, rate, promiscuous: rule!.promisc, forwards })
+        const layer3 = this.#interfaces.isLayer3(ifIndex)
+        const warning = await taps.add({ ifIndex, name, rate, promiscuous: rule!.promisc, forwards, layer3 })
         if (warning !== undefined) log.warn(warning)
       }
-      this.#tapped.set(ifIndex, rate)
-      if (rate > 0) log.info({ why, reason }, `${name} is sampled 1 in ${rate} by a packet socket`)
+      const by = taps instanceof BpfSamples ? 'BPF' : 'a packet socket'
+      if (rate > 0) log.info({ why, reason }, `${name} is sampled 1 in ${rate} by ${by}`)
       else log.info({ why, reason }, `${name} is not sampled any more`)
     } catch (error) {
+      this.#tapped.delete(ifIndex)
       log.error(`${name} is not sampled: ${(error as Error).message}`)
     }
   }

@@ -1,22 +1,28 @@
 import { Command } from 'commander'
-import { checkCommand } from './command/check.ts'
-import { decodeCommand } from './command/decode.ts'
-import { demoCommand, demoTrafficCommand } from './command/demo.ts'
-import { explainCommand } from './command/explain.ts'
-import { runCommand } from './command/run.ts'
 import { version } from './version.ts'
 
 /** Arguments → command → exit status. */
+
+/** Only the command that is asked for is loaded: the daemon then carries no decoder in its memory. */
+const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  run: async () => (await import('./command/run.ts')).runCommand(),
+  check: async () => (await import('./command/check.ts')).checkCommand(),
+  explain: async () => (await import('./command/explain.ts')).explainCommand(),
+  decode: async () => (await import('./command/decode.ts')).decodeCommand(),
+  demo: async () => (await import('./command/demo.ts')).demoCommand(),
+}
+/** Run by the demo itself in its lab. */
+const DEMO_TRAFFIC = 'demo-traffic'
+
 const program = new Command('weir')
   .description('sFlow v5 agent for Linux hosts and switches: packet samples, dropped packets and counters')
   .version(version, '-V, --version')
   .showHelpAfterError('(weir COMMAND --help tells more)')
-  .addCommand(runCommand())
-  .addCommand(checkCommand())
-  .addCommand(explainCommand())
-  .addCommand(decodeCommand())
-  .addCommand(demoCommand())
-  .addCommand(demoTrafficCommand(), { hidden: true })
+
+const asked = process.argv[2] ?? ''
+if (asked === DEMO_TRAFFIC) program.addCommand((await import('./command/demo.ts')).demoTrafficCommand())
+const names = Object.hasOwn(COMMANDS, asked) ? [asked] : Object.keys(COMMANDS)
+for (const name of names) program.addCommand(await COMMANDS[name]!())
 
 try {
   await program.parseAsync()

@@ -4,6 +4,7 @@
  * than its sources is left alone.
  *
  *     native/socket/*.c  →  build/native/socket.node
+ *     native/memory/*.c  →  build/native/memory.node
  *     native/bpf/*.c     →  build/native/bpf.node, with libbpf inside
  *     bpf/<name>.bpf.c   →  build/bpf/<name>.bpf.o
  */
@@ -91,6 +92,11 @@ function run(
   renameSync(fresh, target)
 }
 
+/** The addons that need nothing but libc, each from the folder of its name. */
+const ADDONS = ['socket', 'memory']
+/** What runs inside the kernel. */
+const PROGRAMS = ['sample']
+
 if (import.meta.main) {
   try {
     const libbpf = process.argv[2]
@@ -99,9 +105,9 @@ if (import.meta.main) {
     const built = (file: string, build: (target: string) => boolean) => {
       if (build(join(ROOT, 'build', file))) process.stderr.write(`native: built build/${file}\n`)
     }
-    built('native/socket.node', target => buildAddon('socket', target))
+    for (const name of ADDONS) built(`native/${name}.node`, target => buildAddon(name, target))
     built('native/bpf.node', target => buildAddon('bpf', target, compile, link))
-    built('bpf/sample.bpf.o', target => buildProgram('sample', target, libbpf))
+    for (const name of PROGRAMS) built(`bpf/${name}.bpf.o`, target => buildProgram(name, target, libbpf))
   } catch (error) {
     process.stderr.write(`native: ${(error as Error).message}\n`)
     process.exitCode = 1

@@ -17,6 +17,7 @@ const result = await build({
   target: 'node24',
   format: 'esm',
   minifySyntax: true,
+  minifyWhitespace: true,
   legalComments: 'linked',
   // CommonJS packages (pino, systeminformation) ask for require() and __dirname.
   banner: {

@@ -71,10 +71,14 @@ async function decode(file: string | undefined, options: Options): Promise<numbe
     process.exit()
   })
   try {
-    return await show(openInput(file, options, stop.signal), options)
+    const { status, shown } = await show(openInput(file, options, stop.signal), options)
+    if (file !== undefined && shown === 0 && status === 0) {
+      complain(`${nameOf(file)}: no datagram to UDP port ${options.port}`)
+    }
+    return status
   } catch (error) {
     if (!(error instanceof WireError) && !isSystemError(error)) throw error
-    complain(file === undefined || file === '-' ? error.message : `${file}: ${error.message}`)
+    complain(file === undefined ? error.message : `${nameOf(file)}: ${error.message}`)
     return 1
   } finally {
     clearTimeout(timer)
@@ -83,14 +87,18 @@ async function decode(file: string | undefined, options: Options): Promise<numbe
 }
 
 function openInput(file: string | undefined, options: Options, signal: AbortSignal): Input {
-  if (file === '-') return fromStream(process.stdin, 'standard input', options.port, signal)
+  if (file === '-') return fromStream(process.stdin, nameOf(file), options.port, signal)
   if (file !== undefined) return fromFile(file, options.port, signal)
   const listen = options.listen ?? { address: undefined, port: SFLOW_PORT }
   return fromUdp(listen, signal, address => complain(`listening on UDP ${address}`))
 }
 
-/** Prints every datagram; gives the exit status. */
-async function show(input: Input, { json, count }: Options): Promise<number> {
+function nameOf(file: string): string {
+  return file === '-' ? 'standard input' : file
+}
+
+/** Prints every datagram; gives the exit status and how many datagrams there were. */
+async function show(input: Input, { json, count }: Options): Promise<{ status: number; shown: number }> {
   const streams = new StreamWatch()
   let status = 0
   let shown = 0
@@ -115,7 +123,7 @@ async function show(input: Input, { json, count }: Options): Promise<number> {
     shown++
     if (shown === count) break
   }
-  return status
+  return { status, shown }
 }
 
 function tryDecode({ bytes, from }: Received): DecodedDatagram | undefined {
@@ -146,7 +154,7 @@ function isSystemError(error: unknown): error is NodeJS.ErrnoException {
 }
 
 function listenAddress(text: string): ListenAddress {
-  const [, bracketed, plain, digits] = /^(?:(?:\[([^\]]*)\]|([^[\]]*)):)?([^:]*)$/.exec(text) ?? []
+  const [, bracketed, plain, digits] = /^(?:(?:\[([^\]]*)\]|([^[\]:]*)):)?([^:]*)$/.exec(text) ?? []
   if (digits === undefined) throw new InvalidArgumentError('Expected PORT, ADDRESS:PORT or [IPV6]:PORT.')
   return { address: bracketed ?? plain, port: port(digits) }
 }

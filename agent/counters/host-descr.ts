@@ -1,6 +1,5 @@
 /** host_descr (0:2000): who this host is. */
 
-import { createHmac } from 'node:crypto'
 import { machine } from 'node:os'
 import { readTextFile, readTextFileIfAny } from '../kernel/files.ts'
 import { hostDescr } from '../wire/sflow/counters/host.ts'
@@ -64,6 +63,8 @@ const PLACEHOLDER = /^([0-]+|[f-]+|03000200-0400-0500-0006-000700080009)$/
  * machine id as the key. The id itself is not to leave the machine (machine-id(5)).
  */
 export function uuidOfMachineId(machineId: string): string {
+  // Loaded here because most hosts have a UUID of their own, and OpenSSL costs four megabytes of memory.
+  const { createHmac } = process.getBuiltinModule('node:crypto')
   const bytes = createHmac('sha256', Buffer.from(machineId, 'hex'))
     .update('weir host')
     .digest()

@@ -89,8 +89,11 @@ interface Source {
 
 /** Sources due within this time of each other are polled together, so that thousands need few wake-ups. */
 const LEAST_SLEEP_MS = 20
-/** A new source is polled within this time, and from then on at its phase. */
-const FIRST_POLL_MS = 1000
+/**
+ * A new source is polled at once, and from then on at its phase. Many new ones take turns this far apart, so that a
+ * start with thousands of interfaces is no burst; if its phase comes before its turn, a source is first polled then.
+ */
+const FIRST_POLLS_APART_MS = 5
 /** Longest time a timer can run. */
 const LONGEST_SLEEP_MS = 2 ** 31 - 1
 
@@ -106,6 +109,8 @@ export class Poller {
   readonly #timedOut: Loss
   readonly #hanging: Loss
   readonly #missed: Loss
+  /** When the next new source has its turn. */
+  #nextTurnMs = 0
   #usedSlots = 0
   #freeSlots: number[] = []
   #timer: NodeJS.Timeout | undefined
@@ -165,7 +170,7 @@ export class Poller {
       isPolling: false,
       sequence: 0,
     }
-    if (intervalMs > 0) added.dueMs = this.#now() + phase(slot) * Math.min(intervalMs, FIRST_POLL_MS)
+    if (intervalMs > 0) added.dueMs = this.#firstDue(added)
     this.#sources.set(key(type, index), added)
     this.#wakeBy(added.dueMs)
   }
@@ -211,6 +216,15 @@ export class Poller {
     }
     const counters64 = Object.keys(fields).filter(field => fields[field]!.shape.type === 'c64')
     return { reader, totals, counters64, isPending: false, last: [] }
+  }
+
+  #firstDue(source: Source): number {
+    const now = this.#now()
+    const turnMs = Math.max(now, this.#nextTurnMs)
+    const phaseMs = this.#dueAfter(source, now)
+    if (phaseMs < turnMs) return phaseMs
+    this.#nextTurnMs = turnMs + FIRST_POLLS_APART_MS
+    return turnMs
   }
 
   /** Time of the source's phase next after `ms`. */

@@ -1,6 +1,6 @@
 /** Where datagrams to decode come from: a UDP port, a capture, or a file with one datagram. */
 
-import { createSocket } from 'node:dgram'
+import { createSocket, type Socket } from 'node:dgram'
 import { on, once } from 'node:events'
 import { createReadStream } from 'node:fs'
 import type { AddressInfo } from 'node:net'
@@ -36,21 +36,13 @@ const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 
 /** Datagrams sent to a UDP port, until `signal` is aborted. `listening` is told the address in use. */
 export async function* fromUdp(
-  { address, port }: ListenAddress,
+  listen: ListenAddress,
   signal: AbortSignal,
   listening: (address: string) => void,
 ): Input {
-  const socket = createSocket(address === undefined || address.includes(':') ? 'udp6' : 'udp4')
+  const socket = await openSocket(listen)
   try {
-    // Listens before it binds: a datagram may be there at once.
     const messages = on(socket, 'message', { signal })
-    socket.bind(port, address)
-    await once(socket, 'listening')
-    try {
-      socket.setRecvBufferSize(RECEIVE_BUFFER_BYTES)
-    } catch {
-      // The buffer is as large as the system lets it be.
-    }
     const bound = socket.address()
     listening(endpoint(bound.address, bound.port))
     for await (const [bytes, sender] of messages as AsyncIterable<[Buffer, AddressInfo]>) {
@@ -61,6 +53,34 @@ export async function* fromUdp(
   } finally {
     socket.close()
   }
+}
+
+async function openSocket({ address, port }: ListenAddress): Promise<Socket> {
+  if (address !== undefined) return await bind(address.includes(':') ? 'udp6' : 'udp4', port, address)
+  try {
+    return await bind('udp6', port)
+  } catch (error) {
+    const withoutIpv6 = (error as NodeJS.ErrnoException).code === 'EAFNOSUPPORT'
+    if (!withoutIpv6) throw error
+    return await bind('udp4', port)
+  }
+}
+
+async function bind(type: 'udp4' | 'udp6', port: number, address?: string): Promise<Socket> {
+  const socket = createSocket(type)
+  try {
+    socket.bind(port, address)
+    await once(socket, 'listening')
+  } catch (error) {
+    socket.close()
+    throw error
+  }
+  try {
+    socket.setRecvBufferSize(RECEIVE_BUFFER_BYTES)
+  } catch {
+    // The buffer is as large as the system lets it be.
+  }
+  return socket
 }
 
 /** Datagrams in a file. Fails with an error of the system when it cannot be read. */

@@ -18,7 +18,7 @@ import {
   INTERFACE_MULTIPLE,
   type Interface,
 } from '../wire/sflow/samples.ts'
-import { type Kind, UNKNOWN32, UNKNOWN64 } from '../wire/struct.ts'
+import { type Fields, type Kind, UNKNOWN32, UNKNOWN64 } from '../wire/struct.ts'
 
 /** Lines of values are folded here. */
 const WIDTH = 110
@@ -57,7 +57,7 @@ function sampleLines(block: SampleBlock): string[] {
       ` ${discard.sequence_number} of ${sourceText(discard.source_id)}, drops ${discard.drops},` +
       ` in ${discard.inputifindex}, out ${discard.outputifindex}, reason ${reasonText(discard.reason)}`
   } else {
-    return [`  ${title}`, ...valueLines('    ', sample, value), ...tailLines('    ', block.tail)]
+    return [`  ${title}`, ...valueLines('    ', sample.fields, value), ...tailLines('    ', block.tail)]
   }
   return [`  ${title}`, ...records.flatMap(recordLines), ...tailLines('    ', block.tail)]
 }
@@ -80,23 +80,35 @@ function headerLines(value: SampledHeader): string[] {
 
 /** On one line with the name where it fits, else on lines below. */
 function recordText(record: Declaration, value: unknown): string[] {
-  const below = valueLines('      ', record, value)
+  const below = valueLines('      ', record.fields, value)
   const line = `    ${record.name} ${below.map(text => text.trim()).join(' ')}`
   return below.length <= 1 && line.length <= WIDTH ? [line] : [`    ${record.name}`, ...below]
 }
 
-function valueLines(indent: string, { fields }: Declaration, value: unknown): string[] {
+/** Fields as `name=value`, folded; of a list of structures each on lines of its own. */
+function valueLines(indent: string, fields: Fields, value: unknown): string[] {
   const lines: string[] = []
   let line = ''
+  const close = () => {
+    if (line !== '') lines.push(indent + line)
+    line = ''
+  }
   for (const [name, field] of Object.entries(value as object)) {
-    const word = `${name}=${valueText(fields[name]!, field)}`
-    if (line !== '' && indent.length + line.length + 1 + word.length > WIDTH) {
-      lines.push(indent + line)
-      line = ''
+    const { shape } = fields[name]!
+    if (shape.type === 'list' && shape.element.shape.type === 'struct') {
+      close()
+      for (const [i, element] of (field as unknown[]).entries()) {
+        const [first, ...more] = valueLines(`${indent}  `, shape.element.shape.fields, element)
+        lines.push(`${indent}${name}[${i}] ${(first ?? '').trim()}`, ...more)
+      }
+      continue
     }
+    const word = `${name}=${valueText(fields[name]!, field)}`
+    if (line !== '' && indent.length + line.length + 1 + word.length > WIDTH) close()
     line += line === '' ? word : ` ${word}`
   }
-  return line === '' ? lines : [...lines, indent + line]
+  close()
+  return lines
 }
 
 function valueText(kind: Kind<unknown>, value: unknown): string {
@@ -114,7 +126,7 @@ function valueText(kind: Kind<unknown>, value: unknown): string {
     case 'oneOf':
       return nameOf(kind, value as number)
     case 'text':
-      return JSON.stringify(value)
+      return quoted(value as string)
     case 'opaque':
     case 'fixedOpaque':
       return bytesText(value as Uint8Array)
@@ -133,6 +145,14 @@ function valueText(kind: Kind<unknown>, value: unknown): string {
     default:
       return String(value)
   }
+}
+
+/** In quotes, without characters that a terminal would obey. */
+function quoted(text: string): string {
+  return JSON.stringify(text).replace(
+    /[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+    character => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
 }
 
 /** The name of an enumerated value, or its number. */

@@ -20,6 +20,8 @@ export interface DatagramSocket {
   readonly bytes: number
   /** Datagrams not taken, by errno name. */
   readonly errors: ReadonlyMap<string, number>
+  /** Errors that the network reported for datagrams that were taken, by errno name; not every one is reported. */
+  readonly reports: ReadonlyMap<string, number>
   close(): void
 }
 
@@ -52,6 +54,8 @@ export interface CollectorStatus {
   readonly sent: number
   readonly bytes: number
   readonly lost: number
+  /** Reports of the network that a datagram sent did not arrive: a sign that it is so, not how many. */
+  readonly reported: number
   /** Why datagrams are lost now, if they are. */
   readonly problem: string | undefined
 }
@@ -105,6 +109,9 @@ class Collector {
   #offered = 0
   #sent = 0
   #bytes = 0
+  #reported = 0
+  /** A new socket will be tried. */
+  #reopening = false
   #problem: string | undefined
 
   constructor(
@@ -141,10 +148,18 @@ class Collector {
       return
     }
     const bytesBefore = socket.bytes
+    const reportsBefore = sum(socket.reports)
     const sent = socket.send(memory, spans, count)
+    const reports = sum(socket.reports) - reportsBefore
     this.#sent += sent
     this.#bytes += socket.bytes - bytesBefore
+    this.#reported += reports
     if (sent < count) this.#refused(socket, count - sent)
+    else if (reports > 0) this.#unheard(socket)
+    else {
+      this.#problem = undefined
+      this.#retryMs = RETRY_MS
+    }
   }
 
   status(): CollectorStatus {
@@ -156,6 +171,7 @@ class Collector {
       sent: this.#sent,
       bytes: this.#bytes,
       lost: this.#notReady.count + this.#notTaken.count,
+      reported: this.#reported,
       problem: this.#problem,
     }
   }
@@ -167,12 +183,36 @@ class Collector {
     this.#socket = undefined
   }
 
+  /**
+   * The kernel does not take datagrams. The socket may be bound to a device or namespace that is gone, though one of
+   * that name is there again: a new socket would find it.
+   */
   #refused(socket: DatagramSocket, count: number): void {
     this.#notTaken.count += count
-    this.#limited.line('refused', held => {
-      const errors = Object.fromEntries(socket.errors)
-      this.#log.warn({ errors, held }, `datagrams to ${this.#address} port ${this.#config.port} are not sent`)
+    this.#tell('are not sent', socket.errors)
+    if (this.#reopening) return
+    this.#reopening = true
+    this.#retry(() => {
+      this.#reopening = false
+      if (isIP(this.#config.host) !== 0) this.#connect(this.#config.host)
+      else {
+        this.#address = undefined
+        void this.#resolveAndConnect()
+      }
     })
+  }
+
+  /** Datagrams leave, and the network says that they do not get there: nobody listens at the port, for example. */
+  #unheard(socket: DatagramSocket): void {
+    this.#tell('do not arrive', socket.reports)
+  }
+
+  #tell(what: string, reasons: ReadonlyMap<string, number>): void {
+    const names = [...reasons.keys()].join(', ')
+    this.#problem = `datagrams to ${this.#address} port ${this.#config.port} ${what}: ${names}`
+    this.#limited.line(this.#problem, held =>
+      this.#log.warn({ counts: Object.fromEntries(reasons), held }, this.#problem),
+    )
   }
 
   #connect(address: string): void {
@@ -182,7 +222,6 @@ class Collector {
       this.#socket?.close()
       this.#socket = socket
       this.#address = address
-      this.#retryMs = RETRY_MS
       this.#problem = undefined
     } catch (error) {
       this.#failed((error as Error).message, () => this.#connect(address))
@@ -212,7 +251,12 @@ class Collector {
   #failed(reason: string, retry: () => void): void {
     this.#problem = reason
     this.#limited.line(reason, held => this.#log.warn({ held }, reason))
-    this.#again(this.#retryMs, retry)
+    this.#retry(retry)
+  }
+
+  /** Waits longer each time, until a datagram is taken again. */
+  #retry(action: () => void): void {
+    this.#again(this.#retryMs, action)
     this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MOST_MS)
   }
 
@@ -221,6 +265,12 @@ class Collector {
     this.#timer = setTimeout(action, afterMs)
     this.#timer.unref()
   }
+}
+
+function sum(counts: ReadonlyMap<string, number>): number {
+  let total = 0
+  for (const count of counts.values()) total += count
+  return total
 }
 
 async function resolveName(host: string): Promise<string[]> {

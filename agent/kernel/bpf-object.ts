@@ -2,7 +2,8 @@
  * BPF programs and their maps, by libbpf in the native part (native/bpf). What the programs do is known by those
  * who load them.
  */
-import { errnoName, loadAddon, SystemError } from './native.ts'
+import { loadAddon } from './addon.ts'
+import { errnoName, SystemError } from './native.ts'
 
 /** An object in the addon; what it holds is given back at the latest when this is collected. */
 interface Handle {
@@ -45,7 +46,7 @@ const ENOENT = 2
 let loaded: Addon | undefined
 
 function addon(): Addon {
-  loaded ??= loadAddon('native/bpf.node') as Addon
+  loaded ??= loadAddon('bpf') as Addon
   return loaded
 }
 

@@ -1,12 +1,11 @@
 /**
- * The native part (native/socket): sockets as descriptors and batches. This file finds the addon, gives its
+ * The native part (native/socket): sockets as descriptors and batches. This file gives the addon's
  * functions types and turns error numbers into errors; what the bytes mean is known by those who call it.
  */
-import { closeSync, constants, existsSync, openSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { endianness, constants as osConstants } from 'node:os'
-import { join } from 'node:path'
+import { closeSync, constants, openSync } from 'node:fs'
+import { constants as osConstants } from 'node:os'
 import { getSystemErrorMap } from 'node:util'
+import { loadAddon } from './addon.ts'
 
 /** A socket in the addon; its descriptor is closed at the latest when this is collected. */
 interface Handle {
@@ -86,27 +85,8 @@ let loaded: Addon | undefined
 
 /** The addon, loaded on first use. */
 function addon(): Addon {
-  loaded ??= loadAddon('native/socket.node') as Addon
+  loaded ??= loadAddon('socket') as Addon
   return loaded
-}
-
-/** Loads a native part of weir; `path` as for installedFile(). */
-export function loadAddon(path: string): unknown {
-  if (endianness() !== 'LE') throw new Error('weir runs on little-endian machines only')
-  return createRequire(import.meta.url)(installedFile(path))
-}
-
-/**
- * Where a file is that is made when weir is built: beside the program where everything is in one folder
- * (/usr/lib/weir), and in `build` in a checkout.
- */
-export function installedFile(path: string): string {
-  const places = [join(import.meta.dirname, path), join(import.meta.dirname, '../../build', path)]
-  const found = places.find(place => existsSync(place))
-  if (found === undefined) {
-    throw new Error(`native part missing: run 'npm run native' (looked for ${places.join(' and ')})`)
-  }
-  return found
 }
 
 /** Where the words of a slot's description are, in `ReceivedBatch.meta`. */
@@ -191,9 +171,11 @@ export class KernelSocket {
       const handle = native.open(domain, type, protocol, descriptor)
       if (typeof handle !== 'number') return new KernelSocket(native, handle)
       if (handle < -MOST_ERRNO) {
-        throw new SystemError(-handle - MOST_ERRNO, `enter network namespace ${namespace}`)
+        const errno = -handle - MOST_ERRNO
+        throw new SystemError(errno, `enter network namespace ${namespace}`, needs(errno, 'CAP_SYS_ADMIN'))
       }
-      throw new SystemError(-handle, `open ${what}`)
+      // Of the sockets there are here only packet sockets need a capability (packet(7)).
+      throw new SystemError(-handle, `open ${what}`, needs(-handle, 'CAP_NET_RAW'))
     } finally {
       if (descriptor >= 0) closeSync(descriptor)
     }
@@ -301,6 +283,10 @@ export class KernelSocket {
         : undefined
     return { asked, granted, forced, warning }
   }
+}
+
+function needs(errno: number, capability: string): string | undefined {
+  return errno === osConstants.errno.EPERM ? `needs ${capability}` : undefined
 }
 
 function check(result: number, operation: string): number {

@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import type { Ledger, Loss } from '../health/ledger.ts'
+import { builtFile } from '../kernel/addon.ts'
 import { BpfError, BpfObject, clockOffset, possibleCpus } from '../kernel/bpf-object.ts'
-import { installedFile } from '../kernel/native.ts'
+import { type Promiscuity, promiscuous } from '../kernel/packet-socket.ts'
 import { RingBuffer } from '../kernel/ring-buffer.ts'
 import { CONSTANTS, CONTROL, PACKET_EVENT, PORT_STATE, SAMPLER_STATE } from '../wire/bpf/layout.ts'
 import { headersBytes, segmentFrameBytes } from '../wire/segment.ts'
@@ -44,6 +45,8 @@ export interface BpfPort {
    * packets pass through: the output of a received packet is then unknown.
    */
   readonly forwards: boolean
+  /** Make the interface receive what is addressed to others, too. */
+  readonly promiscuous: boolean
   /** True when packets have no link header (tunnels, `tun`). */
   readonly layer3: boolean
 }
@@ -60,6 +63,7 @@ export interface PortCounts {
 interface Port {
   readonly port: BpfPort
   readonly attachments: number[]
+  readonly promiscuity: Promiscuity | undefined
   readonly counts: PortCounts
   /** Lost samples that no sample has told of yet. */
   uncharged: number
@@ -84,9 +88,11 @@ export class BpfSamples {
   readonly #sample: PacketSample = emptyPacketSample()
   readonly #ringFull: Loss
   readonly #foreign: Loss
+  readonly #late: Loss
   /** Counts of one interface on all CPUs, filled again by each look. */
   readonly #states: DataView
   #clsact: ClsactPrograms | undefined
+  #work: Promise<unknown> = Promise.resolve()
   /** From the monotonic clock of the programs to the time of day, nanoseconds, in two words. */
   #offsetHigh = 0
   #offsetLow = 0
@@ -97,7 +103,7 @@ export class BpfSamples {
     constants.setUint32(CONSTANTS.headerBytes, Math.max(options.headerBytes, 1), true)
     const object = await BpfObject.load({
       name: OBJECT_FILE,
-      bytes: await readFile(installedFile(OBJECT_FILE)),
+      bytes: await readFile(builtFile(OBJECT_FILE)),
       constants: { '.rodata': new Uint8Array(constants.buffer) },
     })
     return new BpfSamples(options, object)
@@ -116,6 +122,11 @@ export class BpfSamples {
       'unknown-record',
       'the programs made a record that this version does not know; install bpf/ and the agent from one package',
     )
+    this.#late = options.ledger.loss(
+      'bpf',
+      'sampling-ended',
+      'samples of an interface that were under way when its sampling ended',
+    )
     this.#states = new DataView(new ArrayBuffer(PORT_STATE.bytes * possibleCpus()))
     this.#control = new Int32Array(object.memory('.data', 0, CONTROL.bytes, 'writable'))
     this.#ring = new RingBuffer({
@@ -133,21 +144,24 @@ export class BpfSamples {
    * SystemError, and nothing is left behind. Calls for one interface must not overlap.
    */
   async add(port: BpfPort): Promise<string | undefined> {
-    const { ifIndex, rate } = port
+    const { ifIndex, name, rate } = port
     const counts = { packets: 0, chosen: 0, lost: 0 }
-    const state: Port = { port, attachments: [], counts, uncharged: 0 }
+    const promiscuity = port.promiscuous ? promiscuous(ifIndex, name) : undefined
+    const state: Port = { port, attachments: [], promiscuity, counts, uncharged: 0 }
     this.#ports.set(ifIndex, state)
-    this.#object.update('ports', this.#keyOf(ifIndex), new Uint8Array(this.#states.byteLength))
+    this.#object.update('ports', keyOf(ifIndex), new Uint8Array(this.#states.byteLength))
     this.setRate(ifIndex, rate)
     try {
-      const warnings: string[] = []
-      for (const direction of DIRECTIONS) {
-        const warning = await this.#attach(state, direction)
-        if (warning !== undefined) warnings.push(warning)
-      }
-      return warnings.length === 0 ? undefined : warnings.join('; ')
+      return await this.#inTurn(async () => {
+        const warnings: string[] = []
+        for (const direction of DIRECTIONS) {
+          const warning = await this.#attach(state, direction)
+          if (warning !== undefined) warnings.push(warning)
+        }
+        return warnings.length === 0 ? undefined : warnings.join('; ')
+      })
     } catch (error) {
-      await this.remove(ifIndex)
+      if (this.#ports.get(ifIndex) === state) await this.remove(ifIndex)
       throw error
     }
   }
@@ -155,21 +169,28 @@ export class BpfSamples {
   /** Changes the rates of a sampled interface while its programs run; 0 takes nothing in that direction. */
   setRate(ifIndex: number, ingress: number, egress = ingress): void {
     const rates = Uint32Array.of(ingress, egress)
-    this.#object.update('rates', this.#keyOf(ifIndex), new Uint8Array(rates.buffer))
+    this.#object.update('rates', keyOf(ifIndex), new Uint8Array(rates.buffer))
     Atomics.add(this.#control, CONTROL.generation / 4, 1)
   }
 
-  /** Ends sampling of an interface; what was chosen before is delivered. */
+  /**
+   * Ends sampling of an interface, which may be gone already; what was chosen before is delivered. Done when the call
+   * returns, but for the programs, which are detached when the promise is fulfilled.
+   */
   async remove(ifIndex: number): Promise<void> {
     const state = this.#ports.get(ifIndex)
     if (state === undefined) return
-    for (const attachment of state.attachments) await this.#object.detach(attachment)
-    await this.#clsact?.detach(ifIndex)
+    this.setRate(ifIndex, 0)
     this.#ring.drain()
     this.#count(state)
     this.#ports.delete(ifIndex)
-    this.#object.remove('ports', this.#keyOf(ifIndex))
-    this.#object.remove('rates', this.#keyOf(ifIndex))
+    this.#object.remove('ports', keyOf(ifIndex))
+    this.#object.remove('rates', keyOf(ifIndex))
+    state.promiscuity?.close()
+    await this.#inTurn(async () => {
+      for (const attachment of state.attachments) await this.#object.detach(attachment)
+      await this.#clsact?.detach(ifIndex)
+    })
   }
 
   /** Brings pools and ledger up to date with the programs' counts; to be called every second or so. */
@@ -190,10 +211,17 @@ export class BpfSamples {
 
   /** Detaches everything, delivers what was chosen before, and ends. */
   async stop(): Promise<void> {
-    for (const ifIndex of [...this.#ports.keys()]) await this.remove(ifIndex)
+    await Promise.all([...this.#ports.keys()].map(ifIndex => this.remove(ifIndex)))
     this.#ring.close()
     this.#clsact?.close()
     await this.#object.close()
+  }
+
+  /** Attaching and detaching, one after the other: an ifIndex may be given to a new interface meanwhile. */
+  #inTurn<T>(action: () => Promise<T>): Promise<T> {
+    const result = this.#work.then(action)
+    this.#work = result.catch(() => {})
+    return result
   }
 
   /** By TCX; where the kernel does not have it, by clsact from then on. */
@@ -216,7 +244,7 @@ export class BpfSamples {
   /** Reads the counts of an interface: each CPU has its own, for each direction. */
   #count(state: Port): void {
     const states = this.#states
-    if (!this.#object.lookup('ports', this.#keyOf(state.port.ifIndex), new Uint8Array(states.buffer))) return
+    if (!this.#object.lookup('ports', keyOf(state.port.ifIndex), new Uint8Array(states.buffer))) return
     const { counts } = state
     const lostBefore = counts.lost
     counts.packets = 0
@@ -240,7 +268,7 @@ export class BpfSamples {
     const state = this.#ports.get(view.getUint32(offset + PACKET_EVENT.ifindex, true))
     const chosen = view.getUint16(offset + PACKET_EVENT.chosen, true)
     if (state === undefined) {
-      this.#foreign.count += chosen
+      this.#late.count += chosen
       return
     }
     const { port } = state
@@ -301,15 +329,15 @@ export class BpfSamples {
     this.#options.sink(sample)
   }
 
-  #keyOf(ifIndex: number): Uint8Array {
-    return new Uint8Array(Uint32Array.of(ifIndex).buffer)
-  }
-
   #setClock(): void {
     const offset = clockOffset()
     this.#offsetHigh = Number(BigInt.asUintN(32, offset >> 32n))
     this.#offsetLow = Number(BigInt.asUintN(32, offset))
   }
+}
+
+function keyOf(ifIndex: number): Uint8Array {
+  return new Uint8Array(Uint32Array.of(ifIndex).buffer)
 }
 
 /** A count of the kernel, below 2^53. */

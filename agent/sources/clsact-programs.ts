@@ -54,7 +54,10 @@ export class ClsactPrograms {
   async attach(ifIndex: number, program: ClsactProgram): Promise<string | undefined> {
     const { name, direction, descriptor } = program
     const parent = PARENTS[direction]
-    await this.#addHook(ifIndex)
+    if (!(await this.#hasHook(ifIndex))) {
+      await this.#socket.request(addClsact(ifIndex), 'add clsact')
+      this.#ownHooks.add(ifIndex)
+    }
     const others: Filter[] = []
     for (const filter of await this.#filters(ifIndex, parent)) {
       if (this.#isOurs(filter)) await this.#socket.request(deleteProgram(filter), `remove an old ${name}`)
@@ -73,7 +76,9 @@ export class ClsactPrograms {
 
   /** Removes our programs of an interface, and its clsact if that is ours and nobody else uses it. */
   async detach(ifIndex: number): Promise<void> {
+    const isOwnHook = this.#ownHooks.delete(ifIndex)
     try {
+      if (!(await this.#hasHook(ifIndex))) return
       let isUsed = false
       for (const parent of Object.values(PARENTS)) {
         for (const filter of await this.#filters(ifIndex, parent)) {
@@ -81,9 +86,7 @@ export class ClsactPrograms {
           else isUsed = true
         }
       }
-      if (this.#ownHooks.delete(ifIndex) && !isUsed) {
-        await this.#socket.request(deleteClsact(ifIndex), 'remove clsact')
-      }
+      if (isOwnHook && !isUsed) await this.#socket.request(deleteClsact(ifIndex), 'remove clsact')
     } catch (error) {
       // The interface is gone, and its filters with it.
       if (!(error instanceof NetlinkError && error.code === 'ENODEV')) throw error
@@ -94,11 +97,9 @@ export class ClsactPrograms {
     this.#socket.close()
   }
 
-  async #addHook(ifIndex: number): Promise<void> {
+  async #hasHook(ifIndex: number): Promise<boolean> {
     const qdiscs = (await this.#socket.dump(dumpQdiscs(), 'list qdiscs')).map(readQdisc)
-    if (qdiscs.some(qdisc => qdisc.ifIndex === ifIndex && qdisc.kind === 'clsact')) return
-    await this.#socket.request(addClsact(ifIndex), 'add clsact')
-    this.#ownHooks.add(ifIndex)
+    return qdiscs.some(qdisc => qdisc.ifIndex === ifIndex && qdisc.kind === 'clsact')
   }
 
   async #filters(ifIndex: number, parent: number): Promise<Filter[]> {

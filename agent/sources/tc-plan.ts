@@ -91,8 +91,8 @@ const PREFERENCE = 10
 
 /**
  * Plans one hook. `filters` are all filters there, `target` what is wanted (undefined: nothing). A sampler stands
- * before all filters of others, since one that ends the classification hides the packet from those behind it;
- * nothing stands before preference 1.
+ * before the filters of others, since one that ends the classification hides the packet from those behind it;
+ * nothing stands before preference 1. Samplers of others that let every packet go on may stand anywhere.
  *
  * Parameters change in place if `canRetune`. Not in hardware: drivers take the parameters of a matchall filter when
  * it is added and are not told of a change to its action (net/sched/act_api.c).
@@ -107,14 +107,15 @@ export function planSampler(
   if (target === undefined) {
     return { remove: ours, keep: undefined, retune: false, addAt: undefined, behind: undefined }
   }
-  const ourPreferences = new Set(ours.map(filter => filter.preference))
-  const others = filters
-    .filter(filter => filter.chain === 0 && !ours.includes(filter))
-    // An entry without handle stands for all filters of its preference.
-    .filter(filter => filter.handle !== 0 || !ourPreferences.has(filter.preference))
+  const inChain = filters.filter(filter => filter.chain === 0)
+  const described = new Set(inChain.filter(filter => filter.handle !== 0).map(filter => filter.preference))
+  const others = inChain
+    .filter(filter => !ours.includes(filter))
+    // An entry without handle only stands for the filters of its preference.
+    .filter(filter => filter.handle !== 0 || !described.has(filter.preference))
     .sort((a, b) => a.preference - b.preference)
-  const first = others[0]
-  const addAt = freePreference(others)
+  const first = others.find(filter => filter.sample?.control !== CONTINUE)
+  const addAt = freePreference(others, first)
 
   const found = ours.find(filter => samplerKeyOf(filter, instance) === target.key && hasShape(filter, target))
   const stands =
@@ -155,12 +156,15 @@ function hasShape(filter: Filter, target: Target): boolean {
   )
 }
 
-/** The highest preference before all others and not above PREFERENCE; if 1 is taken, the lowest behind it. */
-function freePreference(others: readonly Filter[]): number {
-  const first = others[0]?.preference ?? PREFERENCE + 1
-  if (first > 1) return Math.min(first - 1, PREFERENCE)
+/**
+ * The highest preference that nobody has, before the filter `first` and not above PREFERENCE; if there is none, the
+ * lowest behind it.
+ */
+function freePreference(others: readonly Filter[], first: Filter | undefined): number {
   const taken = new Set(others.map(filter => filter.preference))
-  let preference = 2
+  const end = Math.min(first?.preference ?? Number.POSITIVE_INFINITY, PREFERENCE + 1)
+  for (let preference = end - 1; preference > 0; preference--) if (!taken.has(preference)) return preference
+  let preference = end
   while (taken.has(preference)) preference++
   return preference
 }

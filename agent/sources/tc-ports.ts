@@ -38,23 +38,23 @@ export function selectPorts(
     }
     return list
   }
-  /** All ports below this one that are candidates themselves. */
-  const candidatesBelow = (port: Interface, seen: Set<number>): Interface[] => {
+  /** The candidates below this one that have no candidate below themselves. */
+  const lowest = (port: Interface, seen: Set<number>): Interface[] => {
     if (seen.has(port.ifIndex)) return []
     seen.add(port.ifIndex)
-    return below(port).flatMap(lower => [
-      ...(refusals.get(lower.ifIndex) === undefined ? [lower] : []),
-      ...candidatesBelow(lower, seen),
-    ])
+    return below(port).flatMap(lower => {
+      const list = lowest(lower, seen)
+      return list.length > 0 || refusals.get(lower.ifIndex) !== undefined ? list : [lower]
+    })
   }
 
   return [...interfaces.values()].map(port => {
     const { ifIndex, name } = port
     const refused = refusals.get(ifIndex)
     if (refused !== undefined) return { ifIndex, name, selected: false, reason: refused }
-    const sampledBelow = candidatesBelow(port, new Set())
-    if (sampledBelow.length > 0) {
-      const names = [...new Set(sampledBelow.map(lower => lower.name))].join(', ')
+    const sampled = lowest(port, new Set())
+    if (sampled.length > 0) {
+      const names = sampled.map(lower => lower.name).join(', ')
       return { ifIndex, name, selected: false, reason: `its packets are sampled at ${names}` }
     }
     return { ifIndex, name, selected: true, reason: `${kindText(port)}, matches switchport` }

@@ -82,6 +82,7 @@ export interface SamplerCount {
   readonly ifIndex: number
   readonly direction: Direction
   readonly packets: bigint
+  /** At ingress without the link header, at egress with it. */
   readonly bytes: bigint
 }
 
@@ -172,7 +173,8 @@ export class TcSamplers {
   readonly #portOfKey = new Map<number, SampledPort>()
   /** Interfaces whose clsact is ours. */
   readonly #ownHooks = new Set<number>()
-  readonly #due = new Set<number>()
+  /** Interfaces to look at; true: only because something happened to it, so that a change is a repair. */
+  readonly #due = new Map<number, boolean>()
   /** The end of all work so far; one thing is done at a time. */
   #work: Promise<void> = Promise.resolve()
   #canRetune = true
@@ -222,6 +224,7 @@ export class TcSamplers {
    * status() tells which. A later call takes the place of an earlier one.
    */
   apply(wanted: readonly WantedSampler[]): Promise<void> {
+    const before = this.#samplers
     this.#wanted = wanted
     this.#samplers = new Map(wanted.map(one => this.#sampler(one)))
     for (const { ifIndex, name } of wanted) {
@@ -229,8 +232,9 @@ export class TcSamplers {
       if (port === undefined) this.#ports.set(ifIndex, newPort(ifIndex, name, this.#repairMs.least))
       else port.name = name
     }
-    for (const ifIndex of this.#ports.keys()) this.#due.add(ifIndex)
-    return this.#run(false)
+    for (const ifIndex of this.#ports.keys())
+      if (!this.#isSettled(ifIndex, before)) this.#due.set(ifIndex, false)
+    return this.#run()
   }
 
   /** Removes every sampler of ours, and the clsact qdiscs that we made and that nobody else uses. */
@@ -248,17 +252,20 @@ export class TcSamplers {
 
   /** Every wanted sampler with what became of it. */
   status(): SamplerStatus[] {
-    return [...this.#samplers.values()].map(({ wanted, target, filter, behind, problem }) => ({
-      ifIndex: wanted.ifIndex,
-      name: wanted.name,
-      direction: wanted.direction,
-      rate: wanted.rate,
-      group: target.group,
-      sampling: filter !== undefined && hasParameters(filter.sample!, target),
-      inHardware: filter !== undefined && (filter.flags & FILTER_FLAG.inHw) !== 0,
-      preference: filter?.preference,
-      note: problem ?? (behind === undefined ? undefined : behindText(behind)),
-    }))
+    return [...this.#samplers.values()].map(sampler => {
+      const { wanted, target, filter, behind, problem } = sampler
+      return {
+        ifIndex: wanted.ifIndex,
+        name: wanted.name,
+        direction: wanted.direction,
+        rate: wanted.rate,
+        group: target.group,
+        sampling: isSampling(sampler),
+        inHardware: filter !== undefined && (filter.flags & FILTER_FLAG.inHw) !== 0,
+        preference: filter?.preference,
+        note: problem ?? (behind === undefined ? undefined : behindText(behind)),
+      }
+    })
   }
 
   /** The PSAMPLE group that the samples of this interface and direction come with; undefined without a sampler. */
@@ -318,6 +325,17 @@ export class TcSamplers {
     ]
   }
 
+  /** True when nothing else is wanted of the interface than before, and that is there. */
+  #isSettled(ifIndex: number, before: ReadonlyMap<number, Sampler>): boolean {
+    return DIRECTIONS.every(direction => {
+      const key = samplerKey(ifIndex, direction)
+      const was = before.get(key)
+      const now = this.#samplers.get(key)
+      if (was === undefined || now === undefined) return was === now
+      return was.target.flags === now.target.flags && isSampling(now)
+    })
+  }
+
   #renumber(ifIndex: number): void {
     for (const other of this.#options.interfaces.byLow16(ifIndex & MOST_PSAMPLE_IFINDEX) ?? []) {
       if (other !== ifIndex && this.#ports.has(other)) {
@@ -353,8 +371,8 @@ export class TcSamplers {
     if (performance.now() - port.lastRepair > QUIET_MS) port.repairMs = this.#repairMs.least
     port.timer = setTimeout(() => {
       port.timer = undefined
-      this.#due.add(port.ifIndex)
-      void this.#run(true)
+      if (!this.#due.has(port.ifIndex)) this.#due.set(port.ifIndex, true)
+      void this.#run()
     }, port.repairMs)
   }
 
@@ -398,13 +416,13 @@ export class TcSamplers {
     }
   }
 
-  #run(isRepair: boolean): Promise<void> {
-    this.#work = this.#work.then(() => this.#workOff(isRepair))
+  #run(): Promise<void> {
+    this.#work = this.#work.then(() => this.#workOff())
     return this.#work
   }
 
   /** Does what is due. Never fails: what is refused is noted with the sampler. */
-  async #workOff(isRepair: boolean): Promise<void> {
+  async #workOff(): Promise<void> {
     const control = this.#control
     if (control === undefined || (this.#due.size === 0 && this.#foundLeftovers)) return
     let hooks: Map<number, Hook>
@@ -419,7 +437,7 @@ export class TcSamplers {
       for (const port of this.#ports.values()) this.#tryAgain(port)
       return
     }
-    for (const ifIndex of [...this.#due]) {
+    for (const [ifIndex, isRepair] of [...this.#due]) {
       this.#due.delete(ifIndex)
       const port = this.#ports.get(ifIndex)
       if (port !== undefined) await this.#settle(control, port, hooks.get(ifIndex), isRepair)
@@ -435,7 +453,7 @@ export class TcSamplers {
       if (!this.#ports.has(ifIndex)) {
         this.#ports.set(ifIndex, newPort(ifIndex, `interface ${ifIndex}`, this.#repairMs.least))
       }
-      this.#due.add(ifIndex)
+      this.#due.set(ifIndex, false)
       this.#log.info({ ifIndex }, 'found a sampler of an earlier run')
     }
     this.#foundLeftovers = true
@@ -629,6 +647,11 @@ export class TcSamplers {
 
 function newPort(ifIndex: number, name: string, repairMs: number): Port {
   return { ifIndex, name, repairMs, lastRepair: Number.NEGATIVE_INFINITY, timer: undefined }
+}
+
+/** True when the sampler has been seen in the kernel with the parameters that are wanted now. */
+function isSampling({ filter, target }: Sampler): boolean {
+  return filter !== undefined && hasParameters(filter.sample!, target)
 }
 
 /** The ingress and clsact qdiscs by interface; an interface has at most one of the two. */

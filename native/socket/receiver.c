@@ -194,6 +194,14 @@ struct order {
 	int batches;
 };
 
+static bool order_is_valid(const struct order *order)
+{
+	return order->slots >= 1 && order->slots <= MOST_SLOTS && order->batches >= 1 &&
+	       order->stride <= MOST_SLOT_BYTES && order->stride % 8 == 0 && order->headroom >= 0 &&
+	       order->headroom < order->stride && order->control_bytes >= 0 &&
+	       order->control_bytes <= MOST_CONTROL_BYTES && order->control_bytes % 8 == 0;
+}
+
 /* Places the slots in the arena and prepares the vectors of recvmmsg. False: no memory. */
 static bool receiver_allocate(struct receiver *receiver, const struct order *order)
 {
@@ -263,9 +271,7 @@ napi_value receiver_start_call(napi_env env, napi_callback_info info)
 	if (!read_arguments(env, info, 7, arguments) || !read_int(env, arguments[1], &order.slots) ||
 	    !read_int(env, arguments[2], &order.stride) || !read_int(env, arguments[3], &order.headroom) ||
 	    !read_int(env, arguments[4], &order.control_bytes) || !read_int(env, arguments[5], &order.batches) ||
-	    order.slots < 1 || order.slots > MOST_SLOTS || order.stride > MOST_SLOT_BYTES || order.headroom < 0 ||
-	    order.headroom >= order.stride || order.stride % 8 != 0 || order.control_bytes < 0 ||
-	    order.control_bytes > MOST_CONTROL_BYTES || order.control_bytes % 8 != 0)
+	    !order_is_valid(&order))
 		return give_int(env, -EINVAL);
 	socket = read_socket(env, arguments[0]);
 	if (socket == NULL)

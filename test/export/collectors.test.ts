@@ -14,19 +14,22 @@ const config = (host: string): CollectorConfig => ({
   namespace: undefined,
 })
 
-/** Sockets that take all datagrams, none, or cannot be opened, by address. */
-function network(refusing: string[] = [], missing: string[] = []) {
+/** Sockets that take all datagrams, none, or cannot be opened, and those whose datagrams nobody hears, by address. */
+function network(refusing: string[] = [], missing: string[] = [], unheard: string[] = []) {
   const opened: string[] = []
   const closed: string[] = []
   const taken = new Map<string, number>()
   const open = ({ address }: SocketTarget): DatagramSocket => {
     if (missing.includes(address)) throw new Error(`socket to ${address}: ENODEV (no such device)`)
     opened.push(address)
+    const reports = new Map<string, number>()
     return {
       bytes: 0,
       errors: new Map([['ENETUNREACH', 1]]),
+      reports,
       send: (_memory, _spans, count) => {
         if (refusing.includes(address)) return 0
+        if (unheard.includes(address)) reports.set('ECONNREFUSED', (reports.get('ECONNREFUSED') ?? 0) + 1)
         taken.set(address, (taken.get(address) ?? 0) + count)
         return count
       },
@@ -74,7 +77,7 @@ describe('collectors', () => {
     for (const status of under.status()) assert.equal(status.offered, status.sent + status.lost)
     assert.equal(ledger.total('collector 192.0.2.2'), 4)
     assert.equal(lines.length, 1, 'one line, not one for each refusal')
-    assert.match(lines[0]!.msg, /datagrams to 192\.0\.2\.2 port 6343 are not sent/)
+    assert.equal(lines[0]!.msg, 'datagrams to 192.0.2.2 port 6343 are not sent: ENETUNREACH')
     under.stop()
     assert.deepEqual(net.closed, ['192.0.2.1', '192.0.2.2', '192.0.2.3'])
   })
@@ -145,6 +148,60 @@ describe('collectors', () => {
       mock.timers.tick(2000)
       under.send(memory, spans, 2)
       assert.equal(under.status()[0]!.sent, 2)
+      under.stop()
+    } finally {
+      mock.timers.reset()
+    }
+  })
+
+  test('reports of the network are told and counted apart: the datagrams were sent', () => {
+    const unheard = ['192.0.2.1']
+    const { under, ledger, lines } = collectors(['192.0.2.1'], network([], [], unheard))
+    under.start()
+    under.send(memory, spans, 2)
+    under.send(memory, spans, 2)
+    const message = 'datagrams to 192.0.2.1 port 6343 do not arrive: ECONNREFUSED'
+    assert.deepEqual(
+      lines.map(({ msg }) => msg),
+      [message],
+    )
+    const [status] = under.status()
+    assert.deepEqual([status!.sent, status!.reported, status!.problem], [4, 2, message])
+    assert.equal(ledger.total('collector 192.0.2.1'), 0)
+    unheard.length = 0
+    under.send(memory, spans, 2)
+    assert.equal(under.status()[0]!.problem, undefined)
+    under.stop()
+  })
+
+  test('a socket that refuses is replaced, less and less often', () => {
+    mock.timers.enable({ apis: ['setTimeout'] })
+    try {
+      const refusing = ['192.0.2.1']
+      const net = network(refusing)
+      const { under, ledger } = collectors(['192.0.2.1'], net)
+      under.start()
+      const opened: number[] = []
+      for (let second = 1; second <= 31; second++) {
+        under.send(memory, spans, 1)
+        const before = net.opened.length
+        mock.timers.tick(1000)
+        if (net.opened.length > before) opened.push(second)
+      }
+      assert.deepEqual(opened, [2, 6, 14, 30])
+      refusing.length = 0
+      under.send(memory, spans, 1)
+      assert.equal(under.status()[0]!.sent, 1)
+      assert.equal(under.status()[0]!.problem, undefined)
+      assert.equal(ledger.total('collector 192.0.2.1'), 31)
+      // It worked: the next time it is tried soon again.
+      refusing.push('192.0.2.1')
+      mock.timers.tick(60_000)
+      const before = net.opened.length
+      under.send(memory, spans, 1)
+      mock.timers.tick(2000)
+      assert.equal(net.opened.length, before + 1)
+      assert.equal(net.closed.length, net.opened.length - 1)
       under.stop()
     } finally {
       mock.timers.reset()

@@ -2,6 +2,7 @@
 
 import { execFileSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { release } from 'node:os'
 import { join } from 'node:path'
 
 /** What removes things again: a test context, or node:test's own `after` for a whole file. */
@@ -12,16 +13,10 @@ export interface Scope {
 /** True inside a guest. Tests that change the machine's network ask first. */
 export const inGuest = process.env.WEIR_VM !== undefined
 
-/** Version of the guest's kernel as it was asked for, e.g. [6, 12]. */
-export function kernelVersion(): [major: number, minor: number] {
-  const [, major, minor] = /^(\d+)\.(\d+)/.exec(readFileSync('/proc/sys/kernel/osrelease', 'utf8'))!
-  return [Number(major), Number(minor)]
-}
-
 /** True when the kernel is this version or a newer one. */
 export function kernelAtLeast(major: number, minor: number): boolean {
-  const [thisMajor, thisMinor] = kernelVersion()
-  return thisMajor > major || (thisMajor === major && thisMinor >= minor)
+  const [, thisMajor, thisMinor] = /^(\d+)\.(\d+)/.exec(release())!
+  return Number(thisMajor) > major || (Number(thisMajor) === major && Number(thisMinor) >= minor)
 }
 
 /**
@@ -115,8 +110,8 @@ export interface PsampleKnobs {
   /** 65535 leaves the attribute out. */
   readonly out_tc?: number
   /** A power of two: values are random and below it. 0 leaves the attribute out. */
-  readonly out_tc_occ_max?: number
-  readonly latency_max?: number
+  readonly out_tc_occ_max?: number | bigint
+  readonly latency_max?: number | bigint
 }
 
 /** A simulated switch. */
@@ -128,13 +123,20 @@ export interface Switch {
   /** Starts the samples, with these knobs set and the others as they are. */
   startSamples(knobs: PsampleKnobs): void
   stopSamples(): void
+  /** Takes the switch away before the end of its scope. */
+  remove(): void
 }
 
 /** Makes a simulated switch with this number of ports. */
 export function netdevsim(scope: Scope, id: number, ports: number): Switch {
   modprobe('netdevsim')
   writeFileSync('/sys/bus/netdevsim/new_device', `${id} ${ports}`)
-  scope.after(() => writeFileSync('/sys/bus/netdevsim/del_device', String(id)))
+  const remove = () => {
+    if (existsSync(`/sys/bus/netdevsim/devices/netdevsim${id}`)) {
+      writeFileSync('/sys/bus/netdevsim/del_device', String(id))
+    }
+  }
+  scope.after(remove)
   const names = readdirSync(`/sys/bus/netdevsim/devices/netdevsim${id}/net`).sort()
   for (const name of names) ip(`link set ${name} up`)
   const knobs = `/sys/kernel/debug/netdevsim/netdevsim${id}/psample`
@@ -148,11 +150,12 @@ export function netdevsim(scope: Scope, id: number, ports: number): Switch {
     stopSamples() {
       writeFileSync(join(knobs, 'enable'), '0')
     },
+    remove,
   }
 }
 
 /** Waits until `condition` holds. @throws Error naming `what` after `timeoutMs`. */
-export async function until(what: string, condition: () => boolean, timeoutMs = 15_000): Promise<void> {
+export async function until(what: string, condition: () => boolean, timeoutMs = 60_000): Promise<void> {
   const deadline = performance.now() + timeoutMs
   while (!condition()) {
     if (performance.now() > deadline) throw new Error(`${what}: not within ${timeoutMs} ms`)

@@ -95,6 +95,7 @@ async function removeAbandoned(directory: string): Promise<void> {
 }
 
 async function makeImage(name: KernelName, work: string, say: (line: string) => void): Promise<void> {
+  if (process.arch !== 'x64') throw new Error('the VM tests need an amd64 machine: guests use its programs')
   if (process.getuid?.() !== 0) throw new Error('making the VM images needs root (it builds in a chroot)')
   const started = performance.now()
   const archives = await download(name, work, say)

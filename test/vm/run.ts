@@ -169,7 +169,7 @@ async function main(): Promise<number> {
     allowPositionals: true,
     options: {
       kernel: { type: 'string', default: 'all' },
-      timeout: { type: 'string', default: '600' },
+      timeout: { type: 'string', default: '900' },
       keep: { type: 'boolean', default: false },
       shell: { type: 'boolean', default: false },
     },

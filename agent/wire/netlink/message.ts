@@ -182,7 +182,8 @@ export class MessageBuilder {
   text(type: number, value: string): this {
     if (value.includes('\0')) throw new RangeError('text with a NUL inside')
     const bytes = new TextEncoder().encode(value)
-    this.#bytes.set(bytes, this.#attribute(type, bytes.length + 1))
+    const at = this.#attribute(type, bytes.length + 1)
+    this.#bytes.set(bytes, at)
     return this
   }
 

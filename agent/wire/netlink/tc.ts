@@ -55,8 +55,9 @@ export interface Qdisc {
 }
 
 export interface ActionStats {
-  /** Packets (segments of a large packet counted each) and octets since the action was made. */
+  /** Packets since the action was made; of a large one its segments are counted. */
   readonly packets: bigint
+  /** Octets of these packets: at ingress without the link header, at egress with it. */
   readonly bytes: bigint
 }
 
@@ -348,6 +349,8 @@ function tcRequest(
 }
 
 function filterInfo(preference: number, protocol: number): number {
+  if (preference < 1 || preference > 0xffff)
+    throw new RangeError(`${preference} is not a preference (1 to 65535)`)
   return ((preference << 16) | swap16(protocol)) >>> 0
 }
 

@@ -83,6 +83,21 @@ describe('building', () => {
     )
   })
 
+  test('a message grows as far as its attributes need', () => {
+    const long = 'x'.repeat(300)
+    const message = new MessageBuilder(36, 0)
+      .text(1, long)
+      .bytes(2, new Uint8Array(900).fill(7))
+      .text(3, long)
+      .build()
+    const view = new DataView(message.buffer)
+    assert.equal(view.getUint32(0, true), message.length)
+    const set = parseAttributes(view, 16, message.length)
+    assert.equal(set.text(1), long)
+    assert.deepEqual(set.bytes(2), new Uint8Array(900).fill(7))
+    assert.equal(set.text(3), long)
+  })
+
   const outOfRange: [string, (builder: MessageBuilder) => unknown][] = [
     ['u8 of 256', builder => builder.u8(1, 256)],
     ['negative u32', builder => builder.u32(1, -1)],

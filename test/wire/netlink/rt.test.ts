@@ -149,6 +149,47 @@ describe('recorded links', () => {
   })
 })
 
+describe('recorded bonds and VLANs', () => {
+  test('a bond in LACP mode; the actor is told only to those who may administer it', () => {
+    const link = readLink(recordedMessage('lacpBond'))
+    assert.equal(link.kind, 'bond')
+    assert.deepEqual(link.bond, {
+      mode: BOND_MODE_LACP,
+      aggregatorId: 1,
+      ports: 1,
+      actorKey: 15,
+      partnerKey: 1,
+      partnerMac: '00:00:00:00:00:00',
+      actorSystemPriority: 65535,
+      actorSystem: '00:00:00:00:00:00',
+    })
+  })
+
+  test('its port, with LACP states and counters', () => {
+    const link = readLink(recordedMessage('lacpPort'))
+    assert.equal(link.kind, 'veth')
+    assert.equal(link.slaveKind, 'bond')
+    assert.equal(link.master, 3)
+    assert.equal(link.bondPort!.actorState, 0xcd)
+    assert.equal(link.bondPort!.partnerState, 2)
+    assert.equal(link.bondPort!.permanentAddress, link.address)
+    const stats = readStats(recordedMessage('lacpPortStats'))
+    assert.equal(stats.ifIndex, 5)
+    assert.equal(stats.bondPort!.lacpduTx, 3n)
+    assert.equal(stats.bondPort!.markerUnknownRx, 0n)
+    assert.equal(stats.link64!.txPackets, 9n)
+    assert.equal(readStats(recordedMessage('lacpBondStats')).bond!.lacpduTx, 3n)
+  })
+
+  test('a VLAN', () => {
+    const link = readLink(recordedMessage('vlan'))
+    assert.equal(link.kind, 'vlan')
+    assert.equal(link.vlanId, 7)
+    assert.equal(link.link, 3)
+    assert.equal(link.operState, OPER_STATE.down)
+  })
+})
+
 describe('links made by hand', () => {
   test('a bond in LACP mode', () => {
     const bytes = linkMessage(link =>

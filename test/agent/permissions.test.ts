@@ -1,0 +1,78 @@
+/** What the agent may not do, or does not find, is told of; what it can do goes on. */
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { kernelSamples } from '../../agent/sources/psample.ts'
+import { SFLOW_PORT } from '../../agent/wire/sflow/datagram.ts'
+import {
+  type Collector,
+  countersSamplesOf,
+  flowSamplesOf,
+  type Lab,
+  listen,
+  makeLab,
+  startAgent,
+  until,
+} from '../support/lab.ts'
+
+const HOST = { type: 2, index: 1 }
+const LOG_WARN = 40
+const CAPABILITIES = '-net_raw,-net_admin,-sys_admin'
+const UNPRIVILEGED = ['setpriv', `--bounding-set=${CAPABILITIES}`, `--inh-caps=${CAPABILITIES}`]
+const hasPsample = await kernelSamples()
+
+/** Two samples each of the host and of eth0. */
+async function expectCounters(lab: Lab, collector: Collector): Promise<void> {
+  for (const source of [HOST, { type: 0, index: lab.host.eth0.ifIndex }]) {
+    await until('counters samples', () => countersSamplesOf(collector, source)[1])
+  }
+}
+
+describe('what the agent may not do or does not find', () => {
+  test('without capabilities counters go on', async t => {
+    const lab = makeLab(t)
+    const collector = listen(t, lab.peer.namespace, { address: lab.peer.mgmt0.ipv4, port: SFLOW_PORT })
+    const agent = startAgent(
+      t,
+      lab,
+      `polling = 1
+      collector { ip = ${lab.peer.mgmt0.ipv4} }
+      collector { name = elsewhere ip = 127.0.0.1 namespace = ${lab.peer.namespace} }
+      pcap { dev = eth0 sampling = 1 }`,
+      { under: UNPRIVILEGED },
+    )
+    await agent.line(/^running$/)
+    await expectCounters(lab, collector)
+    const { exit, status } = await agent.stop()
+    assert.equal(exit, 0)
+    assert.equal(status.flowSamples, 0)
+    // A busy machine may make counters late, which is logged, too.
+    const warnings = agent.log.filter(({ level, part }) => level >= LOG_WARN && part !== 'counters')
+    assert.deepEqual(
+      warnings.map(({ part, msg }) => `${part}: ${msg}`),
+      [
+        `collector: enter network namespace ${lab.peer.namespace}: EPERM (operation not permitted): needs CAP_SYS_ADMIN`,
+        'pcap: eth0 is not sampled: open packet socket for eth0: EPERM (operation not permitted): needs CAP_NET_RAW',
+      ],
+    )
+    assert.equal(status.lost['collector elsewhere/not-ready'], status.datagrams)
+  })
+
+  test('without PSAMPLE the agent waits for it', { skip: hasPsample && 'the kernel has it' }, async t => {
+    const lab = makeLab(t)
+    const collector = listen(t, lab.peer.namespace, { address: lab.peer.mgmt0.ipv4, port: SFLOW_PORT })
+    const agent = startAgent(
+      t,
+      lab,
+      `polling = 1
+      collector { ip = ${lab.peer.mgmt0.ipv4} }
+      psample { }`,
+    )
+    const { part } = await agent.line(
+      /^the kernel has no PSAMPLE now: load the module psample, or a driver that samples; waiting for it$/,
+    )
+    assert.equal(part, 'psample')
+    await expectCounters(lab, collector)
+    assert.equal((await agent.stop()).exit, 0)
+    assert.equal(flowSamplesOf(collector).length, 0)
+  })
+})
