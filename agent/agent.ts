@@ -280,7 +280,7 @@ export class Agent {
     } catch (error) {
       this.#log.warn(
         { part: 'pcap' },
-        `sampling by packet sockets, not BPF: one interface is known of each packet, and pools are estimates: ${(error as Error).message}`,
+        `sampling by packet sockets, not BPF, so of each packet one interface is known and pools are estimates: ${(error as Error).message}`,
       )
       return new PacketSocketSource(common)
     }

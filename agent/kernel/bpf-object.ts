@@ -63,9 +63,8 @@ export class BpfError extends SystemError {
 }
 
 function reason(errno: number, log: string): string | undefined {
-  const line = tellingLine(log)
-  const missing = errnoName(errno) === 'EPERM' ? 'needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN' : undefined
-  return missing === undefined || line === undefined ? (missing ?? line) : `${missing} (${line})`
+  if (errnoName(errno) === 'EPERM') return 'needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN'
+  return tellingLine(log)
 }
 
 /**

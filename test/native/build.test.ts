@@ -59,7 +59,9 @@ test('no compiler: the message says what to install', () => {
 test('not built: the message says how', t => {
   const folder = makeFolder(t)
   mkdirSync(join(folder, 'agent/kernel'), { recursive: true })
-  copyFileSync(join(root, 'agent/kernel/native.ts'), join(folder, 'agent/kernel/native.ts'))
+  for (const file of ['agent/kernel/native.ts', 'agent/kernel/addon.ts']) {
+    copyFileSync(join(root, file), join(folder, file))
+  }
   const source = `import { KernelSocket } from '${folder}/agent/kernel/native.ts'
     try { KernelSocket.open('socket', 1, 2, 0) } catch (error) { console.log(error.message) }`
   const run = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', source], {
