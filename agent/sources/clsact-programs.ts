@@ -34,7 +34,7 @@ const USUAL_PREFERENCE = 0xc000
 export class ClsactPrograms {
   readonly #socket: NetlinkSocket
   readonly #handle: number
-  /** Interfaces whose clsact is ours. */
+  /** Interfaces whose clsact we made, now or in an earlier run. */
   readonly #ownHooks = new Set<number>()
 
   /** `instance`, below 2^24, tells several agents in one namespace apart. */
@@ -60,8 +60,12 @@ export class ClsactPrograms {
     }
     const others: Filter[] = []
     for (const filter of await this.#filters(ifIndex, parent)) {
-      if (this.#isOurs(filter)) await this.#socket.request(deleteProgram(filter), `remove an old ${name}`)
-      else others.push(filter)
+      if (this.#isOurs(filter)) {
+        await this.#socket.request(deleteProgram(filter), `remove an old ${name}`)
+        this.#ownHooks.add(ifIndex)
+      } else {
+        others.push(filter)
+      }
     }
     const lowest = Math.min(USUAL_PREFERENCE + 1, ...others.map(filter => filter.preference))
     const taken = new Set(others.map(filter => filter.preference))

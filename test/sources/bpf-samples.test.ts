@@ -312,7 +312,7 @@ describe('while the programs run', () => {
 
   test('another agent, started before or after, takes nothing away', async t => {
     const { lab, driver, ifIndex } = await sampling(t, {})
-    const other = await BpfDriver.start(t, lab.host.namespace)
+    const other = await BpfDriver.start(t, lab.host.namespace, { instance: 1 })
     await other.call('add', ordinary(ifIndex))
     send(lab.peer, [frame(lab, 60)], 5)
     await samples(driver, 5)

@@ -32,6 +32,8 @@ type Name = keyof Methods
 
 export interface DriverOptions {
   readonly headerBytes?: number
+  /** Of several in one namespace. */
+  readonly instance?: number
   /** A command that runs it, as `setpriv …`. */
   readonly under?: readonly string[]
 }
@@ -48,9 +50,9 @@ export class BpfDriver {
   static async start(
     scope: Scope,
     namespace: string,
-    { headerBytes = 128, under = [] }: DriverOptions = {},
+    { headerBytes = 128, instance = 0, under = [] }: DriverOptions = {},
   ): Promise<BpfDriver> {
-    const command = [...under, process.execPath, import.meta.filename, String(headerBytes)]
+    const command = [...under, process.execPath, import.meta.filename, String(headerBytes), String(instance)]
     const driver = new BpfDriver(scope, ['netns', 'exec', namespace, ...command])
     await driver.#promise(0)
     return driver
@@ -133,7 +135,7 @@ if (process.argv[1] === import.meta.filename) {
     source = await BpfSamples.open({
       ledger,
       headerBytes: Number(process.argv[2]),
-      instance: 0,
+      instance: Number(process.argv[3]),
       sink: take,
       onBatchEnd: () => {},
       onCounted: (ifIndex, packets) => pools.set(ifIndex, (pools.get(ifIndex) ?? 0) + packets),
