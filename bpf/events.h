@@ -12,6 +12,9 @@
 #define HEADER_MOST 256
 #define HEADER_ROOM (HEADER_MOST + 16)
 
+/* An interface has the slot that is the remainder of its ifindex, or, where that is taken, an entry in a hash. */
+#define PORT_SLOTS 1024
+
 enum direction {
 	INGRESS = 0,
 	EGRESS = 1,
@@ -76,6 +79,8 @@ struct sampler_state {
 
 struct port_state {
 	struct sampler_state direction[2];
+	__u32 ifindex;
+	__u32 reserved;
 };
 
 /* Fixed when the programs are loaded. */

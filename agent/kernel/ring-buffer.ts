@@ -19,9 +19,9 @@ const BATCH_RECORDS = 512
 /** After this many batches the event loop gets its turn. */
 const BATCHES = 8
 /** While records come, they are taken at this interval: a wake-up for each would cost many times more. */
-const TICK_MS = 5
+const TICK_MS = 10
 /** After this many intervals without a record the kernel is asked to wake us. */
-const IDLE_TICKS = 20
+const IDLE_TICKS = 10
 
 export interface RingBufferOptions {
   readonly object: BpfObject

@@ -60,8 +60,15 @@ export interface PortCounts {
   lost: number
 }
 
+/** Where the programs keep their state of an interface. */
+interface Place {
+  readonly map: 'ports' | 'more_ports'
+  readonly key: number
+}
+
 interface Port {
   readonly port: BpfPort
+  readonly place: Place
   readonly attachments: number[]
   readonly promiscuity: Promiscuity | undefined
   readonly counts: PortCounts
@@ -89,6 +96,7 @@ export class BpfSamples {
   readonly #ringFull: Loss
   readonly #foreign: Loss
   readonly #late: Loss
+  readonly #slots: number
   /** Counts of one interface on all CPUs, filled again by each look. */
   readonly #states: DataView
   #clsact: ClsactPrograms | undefined
@@ -127,6 +135,7 @@ export class BpfSamples {
       'sampling-ended',
       'samples of an interface that were under way when its sampling ended',
     )
+    this.#slots = object.entries('ports')
     this.#states = new DataView(new ArrayBuffer(PORT_STATE.bytes * possibleCpus()))
     this.#control = new Int32Array(object.memory('.data', 0, CONTROL.bytes, 'writable'))
     this.#ring = new RingBuffer({
@@ -147,9 +156,10 @@ export class BpfSamples {
     const { ifIndex, name, rate } = port
     const counts = { packets: 0, chosen: 0, lost: 0 }
     const promiscuity = port.promiscuous ? promiscuous(ifIndex, name) : undefined
-    const state: Port = { port, attachments: [], promiscuity, counts, uncharged: 0 }
+    const place = this.#placeOf(ifIndex)
+    const state: Port = { port, place, attachments: [], promiscuity, counts, uncharged: 0 }
     this.#ports.set(ifIndex, state)
-    this.#object.update('ports', keyOf(ifIndex), new Uint8Array(this.#states.byteLength))
+    this.#write(place, ifIndex)
     this.setRate(ifIndex, rate)
     try {
       return await this.#inTurn(async () => {
@@ -184,7 +194,8 @@ export class BpfSamples {
     this.#ring.drain()
     this.#count(state)
     this.#ports.delete(ifIndex)
-    this.#object.remove('ports', keyOf(ifIndex))
+    if (state.place.map === 'ports') this.#write(state.place, 0)
+    else this.#object.remove(state.place.map, keyOf(state.place.key))
     this.#object.remove('rates', keyOf(ifIndex))
     state.promiscuity?.close()
     await this.#inTurn(async () => {
@@ -217,6 +228,24 @@ export class BpfSamples {
     await this.#object.close()
   }
 
+  /** The slot of an interface, or, where another one has that, an entry of its own. */
+  #placeOf(ifIndex: number): Place {
+    const slot = ifIndex % this.#slots
+    for (const { place } of this.#ports.values()) {
+      if (place.map === 'ports' && place.key === slot) return { map: 'more_ports', key: ifIndex }
+    }
+    return { map: 'ports', key: slot }
+  }
+
+  /** Begins a state for an interface on all CPUs; 0 is none. */
+  #write({ map, key }: Place, ifIndex: number): void {
+    const states = new DataView(new ArrayBuffer(this.#states.byteLength))
+    for (let at = 0; at < states.byteLength; at += PORT_STATE.bytes) {
+      states.setUint32(at + PORT_STATE.ifindex, ifIndex, true)
+    }
+    this.#object.update(map, keyOf(key), new Uint8Array(states.buffer))
+  }
+
   /** Attaching and detaching, one after the other: an ifIndex may be given to a new interface meanwhile. */
   #inTurn<T>(action: () => Promise<T>): Promise<T> {
     const result = this.#work.then(action)
@@ -244,16 +273,18 @@ export class BpfSamples {
   /** Reads the counts of an interface: each CPU has its own, for each direction. */
   #count(state: Port): void {
     const states = this.#states
-    if (!this.#object.lookup('ports', keyOf(state.port.ifIndex), new Uint8Array(states.buffer))) return
-    const { counts } = state
+    const { counts, place } = state
+    if (!this.#object.lookup(place.map, keyOf(place.key), new Uint8Array(states.buffer))) return
     const lostBefore = counts.lost
     counts.packets = 0
     counts.chosen = 0
     counts.lost = 0
-    for (let at = 0; at < states.byteLength; at += SAMPLER_STATE.bytes) {
-      counts.packets += readCount(states, at + SAMPLER_STATE.packets)
-      counts.chosen += readCount(states, at + SAMPLER_STATE.chosen)
-      counts.lost += readCount(states, at + SAMPLER_STATE.lost)
+    for (let cpu = 0; cpu < states.byteLength; cpu += PORT_STATE.bytes) {
+      for (let at = cpu; at < cpu + DIRECTIONS.length * SAMPLER_STATE.bytes; at += SAMPLER_STATE.bytes) {
+        counts.packets += readCount(states, at + SAMPLER_STATE.packets)
+        counts.chosen += readCount(states, at + SAMPLER_STATE.chosen)
+        counts.lost += readCount(states, at + SAMPLER_STATE.lost)
+      }
     }
     state.uncharged += counts.lost - lostBefore
     this.#ringFull.count += counts.lost - lostBefore

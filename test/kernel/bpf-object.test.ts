@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { builtFile } from '../../agent/kernel/addon.ts'
 import { BpfError, BpfObject, possibleCpus, tellingLine } from '../../agent/kernel/bpf-object.ts'
+import { PORT_STATE } from '../../agent/wire/bpf/layout.ts'
 
 const bytes = readFileSync(builtFile('bpf/sample.bpf.o'))
 const load = () => BpfObject.load({ name: 'sample.bpf.o', bytes })
@@ -100,7 +101,7 @@ describe('maps', () => {
   test('of a per-CPU map each CPU has its value', async t => {
     const object = await load()
     t.after(() => object.close())
-    const VALUE_BYTES = 80
+    const VALUE_BYTES = PORT_STATE.bytes
     const values = new Uint8Array(VALUE_BYTES * possibleCpus()).map((_, i) => i / VALUE_BYTES + 1)
     object.update('ports', key(3), values)
     const read = new Uint8Array(values.length)

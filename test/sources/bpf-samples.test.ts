@@ -144,28 +144,33 @@ describe('a sample', () => {
     assert.deepEqual([sample!.inputIfIndex, sample!.outputIfIndex], [ifIndex, 0])
   })
 
-  const HEADERS: { name: string; bytes: number; tags?: number[]; headerBytes?: number }[] = [
-    { name: 'no payload', bytes: 14 },
-    { name: 'one octet', bytes: 15 },
-    { name: 'one octet less than is taken', bytes: 127 },
-    { name: 'as many octets as are taken', bytes: 128 },
-    { name: 'a full frame', bytes: 1514 },
-    { name: 'a VLAN tag', bytes: 200, tags: [0x8100_6064] },
-    { name: 'a VLAN tag and hardly more', bytes: 20, tags: [0x8100_0001] },
-    { name: 'a VLAN tag and as many octets as are taken', bytes: 128, tags: [0x8100_0001] },
-    { name: 'two VLAN tags', bytes: 400, tags: [0x88a8_0064, 0x8100_0065] },
+  const HEADERS: { name: string; bytes: number; tags?: number[]; headerBytes: number }[] = [
+    { name: 'no payload', bytes: 14, headerBytes: 128 },
+    { name: 'one octet', bytes: 15, headerBytes: 128 },
+    { name: 'one octet less than is taken', bytes: 127, headerBytes: 128 },
+    { name: 'as many octets as are taken', bytes: 128, headerBytes: 128 },
+    { name: 'a full frame', bytes: 1514, headerBytes: 128 },
+    { name: 'a VLAN tag', bytes: 200, tags: [0x8100_6064], headerBytes: 128 },
+    { name: 'a VLAN tag and hardly more', bytes: 20, tags: [0x8100_0001], headerBytes: 128 },
+    { name: 'a VLAN tag and as many octets as are taken', bytes: 128, tags: [0x8100_0001], headerBytes: 128 },
+    { name: 'two VLAN tags', bytes: 400, tags: [0x88a8_0064, 0x8100_0065], headerBytes: 128 },
     { name: 'the longest header', bytes: 1000, tags: [0x8100_0001], headerBytes: 256 },
     { name: 'a short header', bytes: 1000, headerBytes: 14 },
     { name: 'a header that ends inside the tag', bytes: 1000, tags: [0x8100_0fff], headerBytes: 15 },
   ]
-  for (const { name, bytes, tags, headerBytes = 128 } of HEADERS) {
-    test(`has the frame as it was on the wire: ${name}`, async t => {
+  for (const headerBytes of new Set(HEADERS.map(row => row.headerBytes))) {
+    test(`has the frame as it was on the wire, up to ${headerBytes} octets`, async t => {
       const { lab, driver } = await sampling(t, {}, { headerBytes })
-      const sent = frame(lab, bytes, 0, tags)
-      send(lab.peer, [sent])
-      const [sample] = await samples(driver, 1)
-      assert.deepEqual(sample!.header, Buffer.from(sent.subarray(0, headerBytes)))
-      assert.equal(sample!.frameLength, bytes + 4)
+      const rows = HEADERS.filter(row => row.headerBytes === headerBytes)
+      const sent = rows.map(({ bytes, tags }) => frame(lab, bytes, 0, tags))
+      send(lab.peer, sent)
+      const got = await samples(driver, rows.length)
+      for (const [i, { name, bytes }] of rows.entries()) {
+        await t.test(name, () => {
+          assert.deepEqual(got[i]!.header, Buffer.from(sent[i]!.subarray(0, headerBytes)))
+          assert.equal(got[i]!.frameLength, bytes + 4)
+        })
+      }
     })
   }
 
@@ -302,6 +307,27 @@ describe('while the programs run', () => {
     await removed
     await expectSample()
     await driver.call('stop')
+  })
+
+  test('interfaces that share a slot are told apart', async t => {
+    const { lab, driver, ifIndex } = await sampling(t, {})
+    const twin = ifIndex + 1024
+    ip(
+      `-n ${lab.host.namespace} link add late0 index ${twin} type veth peer name late0 netns ${lab.peer.namespace}`,
+    )
+    for (const { namespace } of [lab.host, lab.peer]) ip(`-n ${namespace} link set late0 addrgenmode none up`)
+    await driver.call('add', { ...ordinary(twin), name: 'late0', rate: 2 ** 31 })
+    const eth0 = { ...lab.peer.eth0, ifIndex: ifIndexOf(lab.peer.namespace, 'late0') }
+    send({ ...lab.peer, eth0 }, [frame(lab, 60)], 7)
+    send(lab.peer, [frame(lab, 60)], 5)
+    await samples(driver, 5)
+    await driver.call('poll')
+    assert.deepEqual(await driver.call('counts', twin), { packets: 7, chosen: 0, lost: 0 })
+    assert.deepEqual(await driver.call('counts', ifIndex), { packets: 5, chosen: 5, lost: 0 })
+    await driver.call('remove', ifIndex)
+    send({ ...lab.peer, eth0 }, [frame(lab, 60)], 3)
+    await driver.call('poll')
+    assert.deepEqual(await driver.call('counts', twin), { packets: 10, chosen: 0, lost: 0 })
   })
 
   test('an interface that does not exist is refused, and nothing is left of it', async t => {

@@ -38,8 +38,10 @@ export const SAMPLER_STATE = {
 } as const
 
 export const PORT_STATE = {
-  bytes: 80,
+  bytes: 88,
   direction: 0,
+  ifindex: 80,
+  reserved: 84,
 } as const
 
 export const CONSTANTS = {
