@@ -1,15 +1,19 @@
 /**
- * Bundles the agent into one file, as packages ship it: build/weir.mjs beside build/native/. It starts faster and
- * takes less memory than the source tree, whose types are stripped at each start.
+ * Bundles the agent into one file and lays build/ out as packages lay out /usr/lib/weir: weir (the launcher), node,
+ * weir.mjs and native/. It starts faster and takes less memory than the source tree, whose types are stripped at each
+ * start.
  */
-import { rmSync } from 'node:fs'
+import { copyFileSync, rmSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
-import { build } from 'esbuild'
+import * as esbuild from 'esbuild'
 
 const root = join(import.meta.dirname, '..')
-const outfile = join(root, 'build/weir.mjs')
-rmSync(outfile, { force: true })
-const result = await build({
+const build = join(root, 'build')
+const outfile = join(build, 'weir.mjs')
+for (const name of ['weir', 'node', 'weir.mjs']) rmSync(join(build, name), { force: true })
+copyFileSync(join(root, 'packaging/weir'), join(build, 'weir'))
+symlinkSync(process.execPath, join(build, 'node'))
+const result = await esbuild.build({
   entryPoints: [join(root, 'agent/main.ts')],
   outfile,
   bundle: true,

@@ -51,6 +51,13 @@ native() {
   node_modules/.bin/node native/build.ts "$libbpf"
 }
 
+# The machines of the kernel tests: kernels, their modules, and netdevsim, which Debian does not build.
+vm() {
+  debian qemu-system-x86 kmod iproute2 iputils-ping ethtool xz-utils debian-archive-keyring
+  native
+  node_modules/.bin/node test/vm/prepare.ts
+}
+
 case $step in
   modules | check) modules ;;
   native) native ;;
@@ -60,11 +67,9 @@ case $step in
     ;;
   test)
     debian iproute2 iputils-ping ethtool tcpdump tshark pmacct nfdump-sflow
-    native
+    vm
     ;;
-  vm)
-    native
-    ;;
+  vm) vm ;;
   *)
     say "unknown step '$step'"
     exit 2

@@ -5,6 +5,7 @@ import { loadConfigFile } from '../config/load.ts'
 import { pcapRate, pcapRule } from '../config/pcap-rule.ts'
 import { formatProblem, linesOf, nearest } from '../config/problem.ts'
 import { effectiveRate, speedName } from '../config/sampling-rate.ts'
+import { describeMachine } from '../health/inventory.ts'
 import { createLogger } from '../health/log.ts'
 import { type Interface, Interfaces, type LocalAddress } from '../interfaces.ts'
 import { selectPorts } from '../sources/tc-ports.ts'
@@ -12,6 +13,8 @@ import { selectPorts } from '../sources/tc-ports.ts'
 /** What a configuration means for the machine it stands on. */
 export interface Explanation {
   readonly file: string
+  /** The machine in one line. */
+  readonly machine: string
   readonly agentAddress: AgentAddressChoice
   readonly collectors: Config['collectors']
   /** Groups that packet samples are taken from, whoever makes them. */
@@ -77,7 +80,7 @@ async function run(names: string[], options: { file?: string; json?: true }): Pr
     const near = nearest(name, known)
     throw new Error(`there is no interface ${name}${near === undefined ? '' : `; did you mean ${near}?`}`)
   }
-  const all = explain(config, byIndex, interfaces.localAddresses())
+  const all = explain(config, byIndex, interfaces.localAddresses(), await describeMachine())
   const shown = all.interfaces.filter(({ name }) => names.length === 0 || names.includes(name))
   const explanation = { ...all, interfaces: shown }
   process.stdout.write(options.json ? `${JSON.stringify(explanation)}\n` : formatExplanation(explanation))
@@ -88,6 +91,7 @@ export function explain(
   config: Config,
   interfaces: ReadonlyMap<number, Interface>,
   addresses: readonly LocalAddress[],
+  machine: string,
 ): Explanation {
   const { psample, tc, polling } = config
   const groups = [
@@ -117,6 +121,7 @@ export function explain(
 
   return {
     file: config.file,
+    machine,
     agentAddress: chooseAgentAddress(addresses, config.agent),
     collectors: config.collectors,
     psampleGroups: groups,
@@ -136,7 +141,10 @@ export function explain(
 export function formatExplanation(explanation: Explanation): string {
   const { agentAddress, collectors, psampleGroups, pollingSeconds, interfaces } = explanation
   const { chosen, ranked, note } = agentAddress
-  const facts: [string, string][] = [['configuration', explanation.file]]
+  const facts: [string, string][] = [
+    ['machine', explanation.machine],
+    ['configuration', explanation.file],
+  ]
   if (chosen === undefined) facts.push(['agent address', 'none: no interface has one, so nothing is sent'])
   else facts.push(['agent address', `${chosen.address}${on(chosen.interfaceName)}: ${chosen.why}`])
   if (note !== undefined) facts.push(['', note])

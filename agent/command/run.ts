@@ -3,7 +3,7 @@ import { Agent } from '../agent.ts'
 import { loadConfigFile } from '../config/load.ts'
 import { formatProblem, linesOf } from '../config/problem.ts'
 import { createLogger, LOG_LEVELS } from '../health/log.ts'
-import { releaseStartCode } from '../kernel/memory.ts'
+import { releaseStartMemory } from '../kernel/memory.ts'
 
 /** By then every part has run once, and the code that is hot has been compiled. */
 const SETTLED_MS = 10_000
@@ -40,7 +40,7 @@ async function run(options: { file?: string; logLevel: string }): Promise<void> 
   process.on('SIGUSR1', () => agent.logStatus())
   try {
     await agent.start()
-    setTimeout(releaseStartCode, SETTLED_MS).unref()
+    setTimeout(releaseStartMemory, SETTLED_MS).unref()
     const signal = await ended
     log.info(`ending on ${signal}`)
   } finally {

@@ -4,7 +4,7 @@ import type { CountersSampleInput } from '../wire/sflow/samples.ts'
 
 /**
  * Asks the readers of each data source for their counters once in its interval and numbers the samples (sFlow v5
- * §4.2.3). The times of the sources are spread over the interval; a reader that fails or hangs costs its own structure
+ * §5). The times of the sources are spread over the interval; a reader that fails or hangs costs its own structure
  * and nothing else. The poller does not know what a reader reads or where samples go.
  *
  * Losses are counted in structures, stage `counters`.

@@ -9,7 +9,7 @@ import {
 
 /**
  * Keeps what the standard asks of each data source that samples packets (sequence number, sample pool, drops:
- * sFlow v5 §4.2.2) and writes its flow samples. It does not know where packets come from or where datagrams go.
+ * sFlow v5 §5) and writes its flow samples. It does not know where packets come from or where datagrams go.
  */
 
 interface FlowSource extends FlowSourceState {

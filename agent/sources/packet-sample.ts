@@ -10,7 +10,7 @@ export const INTERNAL_INTERFACE = 0x3fffffff
 /** Marks an optional number of a PacketSample as not known. */
 export const ABSENT = -1
 
-/** `header_protocol` of the sampled header (sFlow v5, §5.3). */
+/** `header_protocol` of the sampled header (sFlow v5 §5). */
 export const HEADER_PROTOCOL = { ethernet: 1, ipv4: 11, ipv6: 12 } as const
 
 export interface PacketSample {

@@ -1,9 +1,9 @@
 /*
- * Lets go of the machine code that only the start needed.
+ * Lets go of the code and the constants that only the start needed.
  *
- * Half of what a Node.js process has resident is the program's own code, and most of that ran once: parsing, linking
- * of modules, the first compilation. Those pages are clean copies of files. Dropping them from this process costs
- * nothing but a look-up in the page cache for those that are used again, and only those come back.
+ * Over half of what a Node.js process has resident is the program file itself, and most of that was used once: parsing,
+ * linking of modules, the first compilation. Those pages are clean copies of files. Dropping them from this process
+ * costs nothing but a look-up in the page cache for those that are used again, and only those come back.
  */
 #define _GNU_SOURCE
 #include <link.h>
@@ -11,8 +11,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Code segments are never written to, so their pages can always be read again from the file. */
-static int release_code_of(struct dl_phdr_info *object, size_t size, void *data)
+/* Segments that are never written to, not even by the linker, can always be read again from the file. */
+static int release_file_of(struct dl_phdr_info *object, size_t size, void *data)
 {
 	int64_t *released = data;
 	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
@@ -22,7 +22,7 @@ static int release_code_of(struct dl_phdr_info *object, size_t size, void *data)
 		const ElfW(Phdr) *segment = &object->dlpi_phdr[i];
 		uintptr_t start, end;
 
-		if (segment->p_type != PT_LOAD || !(segment->p_flags & PF_X) || (segment->p_flags & PF_W))
+		if (segment->p_type != PT_LOAD || (segment->p_flags & PF_W))
 			continue;
 		/* Whole pages inside the segment: its edges may share one with data. */
 		start = (object->dlpi_addr + segment->p_vaddr + page - 1) & ~(page - 1);
@@ -34,14 +34,14 @@ static int release_code_of(struct dl_phdr_info *object, size_t size, void *data)
 	return 0;
 }
 
-/* releaseCode(): bytes of code that this process let go of, whether or not they were resident. */
-static napi_value release_code(napi_env env, napi_callback_info info)
+/* releaseStart(): bytes that this process let go of, whether or not they were resident. */
+static napi_value release_start(napi_env env, napi_callback_info info)
 {
 	int64_t released = 0;
 	napi_value result = NULL;
 
 	(void)info;
-	dl_iterate_phdr(release_code_of, &released);
+	dl_iterate_phdr(release_file_of, &released);
 	napi_create_int64(env, released, &result);
 	return result;
 }
@@ -50,8 +50,8 @@ NAPI_MODULE_INIT()
 {
 	napi_value function;
 
-	if (napi_create_function(env, "releaseCode", NAPI_AUTO_LENGTH, release_code, NULL, &function) != napi_ok ||
-	    napi_set_named_property(env, exports, "releaseCode", function) != napi_ok)
+	if (napi_create_function(env, "releaseStart", NAPI_AUTO_LENGTH, release_start, NULL, &function) != napi_ok ||
+	    napi_set_named_property(env, exports, "releaseStart", function) != napi_ok)
 		return NULL;
 	return exports;
 }

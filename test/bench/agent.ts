@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 /** The agent as packages ship it, built anew. */
-export function builtAgent(): string[] {
+export function builtAgent(): string {
   const root = join(import.meta.dirname, '../..')
   execFileSync(process.execPath, [join(root, 'packaging/bundle.ts')], { stdio: 'ignore' })
-  return [process.execPath, join(root, 'build/weir.mjs')]
+  return join(root, 'build/weir')
 }
 
 /** Writes a configuration into a directory of its own; `remove` deletes it. */

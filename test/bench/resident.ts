@@ -24,7 +24,7 @@ export async function residentBench(minutes = 1): Promise<void> {
     lab.run(lab.host, [...self, 'collect'], line => {
       datagrams = Number(line)
     })
-    const agent = lab.run(lab.host, [...builtAgent(), 'run', '--log-level', 'warn', '-f', conf.path])
+    const agent = lab.run(lab.host, [builtAgent(), 'run', '--log-level', 'warn', '-f', conf.path])
     await setTimeout(1000)
     lab.run(lab.peer, [...self, 'send', lab.host.ipv4])
     const pid = agent.child.pid!

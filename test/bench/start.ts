@@ -22,7 +22,7 @@ export async function startBench(): Promise<void> {
   try {
     for (let i = 0; i < RUNS; i++) {
       const started = performance.now()
-      const child = spawn(agent[0]!, [agent[1]!, 'run', '--log-level', 'error', '-f', conf.path], {
+      const child = spawn(agent, ['run', '--log-level', 'error', '-f', conf.path], {
         stdio: 'inherit',
       })
       const [message] = (await once(collector, 'message')) as [Buffer]

@@ -55,7 +55,7 @@ const ports = new Map(
 
 /** Per interface and sampler, `tc 10000 both` or `tc 0`. */
 function samplers(settings: string): Record<string, string[]> {
-  const { interfaces } = explain(configOf(settings), ports, [])
+  const { interfaces } = explain(configOf(settings), ports, [], 'a switch')
   return Object.fromEntries(
     interfaces.map(({ name, sampling }) => [
       name,
@@ -111,8 +111,9 @@ test('explain: the text says what and why', () => {
     scope: 0,
   }))
   assert.equal(
-    formatExplanation(explain(config, ports, addresses)),
+    formatExplanation(explain(config, ports, addresses, 'a switch, Linux 6.12')),
     [
+      'machine        a switch, Linux 6.12',
       'configuration  test.conf',
       'agent address  10.0.0.1 on eth0: IPv4 private 11, agent = eth0 +13',
       '               not 203.0.113.1 on swp1: IPv4 public 12',

@@ -59,11 +59,9 @@ test('no compiler: the message says what to install', () => {
 test('not built: the message says how', t => {
   const folder = makeFolder(t)
   mkdirSync(join(folder, 'agent/kernel'), { recursive: true })
-  for (const file of ['agent/kernel/native.ts', 'agent/kernel/addon.ts']) {
-    copyFileSync(join(root, file), join(folder, file))
-  }
-  const source = `import { KernelSocket } from '${folder}/agent/kernel/native.ts'
-    try { KernelSocket.open('socket', 1, 2, 0) } catch (error) { console.log(error.message) }`
+  copyFileSync(join(root, 'agent/kernel/addon.ts'), join(folder, 'agent/kernel/addon.ts'))
+  const source = `import { loadAddon } from '${folder}/agent/kernel/addon.ts'
+    try { loadAddon('socket') } catch (error) { console.log(error.message) }`
   const run = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', source], {
     encoding: 'utf8',
   })

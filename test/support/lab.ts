@@ -105,8 +105,14 @@ export function makeLab(scope: Scope): Lab {
 }
 
 function layOut(namespace: string, number: number): Station {
-  const reports = CABLES.map(({ device }) => `net.ipv6.conf.${device}.mldv2_unsolicited_report_interval=1`)
-  ip(`netns exec ${namespace} sysctl -qw ${reports.join(' ')}`)
+  // Milliseconds: a report is repeated within this time, and that is all.
+  const intervals = CABLES.map(
+    ({ device }) => `/proc/sys/net/ipv6/conf/${device}/mldv2_unsolicited_report_interval`,
+  )
+  execFileSync('ip', ['netns', 'exec', namespace, 'tee', ...intervals], {
+    input: '1',
+    stdio: ['pipe', 'ignore', 'pipe'],
+  })
   const ports = CABLES.map(({ device, net4, net6 }, cable) => {
     const port = {
       mac: `02:00:00:00:0${cable + 1}:0${number}`,
