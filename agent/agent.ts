@@ -269,17 +269,26 @@ export class Agent {
     await this.#attempt('tc', () => this.#tc?.apply(wanted))
   }
 
-  /** BPF where the kernel lets us, else packet sockets. */
+  /** BPF where the kernel lets us, with following or without; else packet sockets. */
   async #openTaps(): Promise<BpfSamples | PacketSocketSource> {
     const { ledger } = this
-    const { headerBytes, subAgentId } = this.#config
+    const { headerBytes, subAgentId, transit } = this.#config
+    const log = this.#log.child({ part: 'pcap' })
     const common = { ledger, sink: this.#sampler.accept, onBatchEnd: this.#sendFull, headerBytes }
     const onCounted = (ifIndex: number, packets: number) => this.#sampler.countedPackets(ifIndex, packets)
+    const open = (transit: boolean) =>
+      BpfSamples.open({ ...common, instance: subAgentId, onCounted, transit })
     try {
-      return await BpfSamples.open({ ...common, instance: subAgentId, onCounted })
+      if (!transit) return await open(false)
+      try {
+        return await open(true)
+      } catch (error) {
+        const taps = await open(false)
+        log.warn(`samples have no queue depth and no transit delay: ${(error as Error).message}`)
+        return taps
+      }
     } catch (error) {
-      this.#log.warn(
-        { part: 'pcap' },
+      log.warn(
         `sampling by packet sockets, not BPF, so of each packet one interface is known and pools are estimates: ${(error as Error).message}`,
       )
       return new PacketSocketSource(common)

@@ -20,6 +20,21 @@ enum direction {
 	EGRESS = 1,
 };
 
+/* Packets that can be followed at a time. A slot's number is in the packet's tc_index, where 0 is none. */
+#define FOLLOW_SLOTS 8192
+
+/* How far a packet was followed. */
+enum followed {
+	/* It arrived at the queue of the output interface. */
+	QUEUED = 1,
+	/* The driver took it: the delay is known. */
+	TRANSMITTED = 2,
+	/* The kernel dropped it. */
+	DROPPED = 4,
+	/* The depth of the queue could be read. */
+	DEPTH = 8,
+};
+
 /*
  * A packet of which one segment or several were chosen. A large packet that is to be cut into segments later (GSO),
  * or was put together from segments (GRO), counts as those segments.
@@ -36,12 +51,18 @@ struct packet_event {
 	__u32 frame_bytes;
 	/* Flow hash, 0 when none was computed. */
 	__u32 hash;
+	/* Where it left, bytes waiting there before it, and nanoseconds from here to the driver, at most 2^32 - 1. */
+	__u32 output_ifindex;
+	__u32 queue_depth;
+	__u32 transit;
 	/* Octets in header. */
 	__u16 header_bytes;
 	/* EtherType behind the VLAN tag, in host order. */
 	__u16 protocol;
 	/* Of ingress: receive queue + 1, 0 when not known. Of egress: what was asked for, 0 when nothing was. */
 	__u16 queue;
+	/* Of the output interface. */
+	__u16 output_queue;
 	/* Segments the packet stands for, and of those the chosen ones: 1 of 1 for any ordinary packet. */
 	__u16 segments;
 	__u16 chosen;
@@ -53,7 +74,9 @@ struct packet_event {
 	__u8 packet_type;
 	/* 1: the last segment is among the chosen. */
 	__u8 last_segment;
-	__u8 reserved[5];
+	/* Bits of enum followed. */
+	__u8 followed;
+	__u8 reserved[6];
 	__u8 header[HEADER_ROOM];
 };
 
@@ -68,6 +91,8 @@ struct sampler_state {
 	__u64 packets;
 	__u64 chosen;
 	__u64 lost;
+	/* Events of packets that could not be followed: they belong to somebody, or too many are under way. */
+	__u64 not_followed;
 	/* The rate that skip was drawn for. */
 	__u32 rate;
 	/* Packets up to the next one to choose, that one included. */
@@ -80,13 +105,35 @@ struct sampler_state {
 struct port_state {
 	struct sampler_state direction[2];
 	__u32 ifindex;
+	/* 1: packets that come in here may leave elsewhere. */
+	__u32 forwards;
+};
+
+enum slot_state {
+	FREE = 0,
+	/* Its packet is under way. */
+	BUSY = 1,
+	/* Somebody, a program or the agent, is at work with it and will give it back. */
+	TAKEN = 2,
+};
+
+/* A packet under way. What is to be reported of it is in the event. */
+struct slot {
+	__u32 state;
 	__u32 reserved;
+	/* Its address tells it from a clone. */
+	__u64 packet;
+	struct packet_event event;
 };
 
 /* Fixed when the programs are loaded. */
 struct constants {
 	/* Octets of a packet to carry, 1 to HEADER_MOST. */
 	__u32 header_bytes;
+	/* 1: follow packets. */
+	__u32 follow;
+	/* The network namespace of the interfaces. */
+	__u32 namespace;
 };
 
 /* Written by the agent while the programs run. */

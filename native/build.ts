@@ -19,7 +19,18 @@ const MACHINE = process.arch === 'arm64' ? 'aarch64' : 'x86_64'
 const FLAGS = ['-std=c11', '-O2', '-fPIC', '-shared', '-fvisibility=hidden', '-Wall', '-Wextra', '-Werror']
 
 /** Programs are compiled for the oldest kernels that run them; the debug information is what their types are read from. */
-const BPF_FLAGS = ['-target', 'bpf', '-mcpu=v3', '-std=gnu11', '-O2', '-g', '-Wall', '-Wextra', '-Werror']
+const BPF_FLAGS = [
+  '-target',
+  'bpf',
+  '-mcpu=v3',
+  '-std=gnu11',
+  '-O2',
+  '-g',
+  '-Wall',
+  '-Wextra',
+  '-Wno-unused-parameter',
+  '-Werror',
+]
 
 /** The options of the compiler and the linker for the addon that has libbpf inside, from a folder of packaging/libbpf.sh. */
 export function libbpfFlags(folder: string): { compile: readonly string[]; link: readonly string[] } {

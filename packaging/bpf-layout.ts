@@ -8,7 +8,7 @@ import { elfSection, readStructs } from '../agent/wire/bpf/btf.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const OBJECT = join(ROOT, 'build/bpf/sample.bpf.o')
-const STRUCTS = ['packet_event', 'port_rates', 'sampler_state', 'port_state', 'constants', 'control']
+const STRUCTS = ['packet_event', 'port_rates', 'sampler_state', 'port_state', 'slot', 'constants', 'control']
 
 /** The source of layout.ts as the built object would have it. */
 export function layoutSource(): string {

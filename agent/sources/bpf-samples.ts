@@ -1,13 +1,14 @@
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import type { Ledger, Loss } from '../health/ledger.ts'
 import { builtFile } from '../kernel/addon.ts'
 import { BpfError, BpfObject, clockOffset, possibleCpus } from '../kernel/bpf-object.ts'
 import { type Promiscuity, promiscuous } from '../kernel/packet-socket.ts'
 import { RingBuffer } from '../kernel/ring-buffer.ts'
-import { CONSTANTS, CONTROL, PACKET_EVENT, PORT_STATE, SAMPLER_STATE } from '../wire/bpf/layout.ts'
+import { CONSTANTS, CONTROL, PACKET_EVENT, PORT_STATE, SAMPLER_STATE, SLOT } from '../wire/bpf/layout.ts'
 import { headersBytes, segmentFrameBytes } from '../wire/segment.ts'
 import { ClsactPrograms } from './clsact-programs.ts'
 import {
+  ABSENT,
   emptyPacketSample,
   HEADER_PROTOCOL,
   INTERNAL_INTERFACE,
@@ -17,8 +18,9 @@ import {
 
 /**
  * Packet samples by BPF programs at the ingress and egress of interfaces (bpf/sample.bpf.c): both directions, the
- * other interface where the kernel knows it, and an exact count of the packets that passed. Needs Linux 5.8,
- * CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
+ * other interface where the kernel knows it, and an exact count of the packets that passed. A packet that passes
+ * through is followed to the driver of its output interface, for the queue there and the time it took. Needs CAP_BPF,
+ * CAP_PERFMON and CAP_NET_ADMIN; tested from Linux 6.1 on.
  */
 
 export interface BpfSamplesOptions {
@@ -30,6 +32,8 @@ export interface BpfSamplesOptions {
   readonly onCounted: (ifIndex: number, packets: number) => void
   /** Octets of a packet to take at most, 0 to 256. */
   readonly headerBytes: number
+  /** Follow packets through the kernel. */
+  readonly transit: boolean
   /** Tells several agents in one namespace apart; below 2^24. */
   readonly instance: number
 }
@@ -42,7 +46,7 @@ export interface BpfPort {
   readonly rate: number
   /**
    * False on an ordinary host: what it receives ends in it, so the output is the internal interface. True where
-   * packets pass through: the output of a received packet is then unknown.
+   * packets pass through: the output of a received packet is found by following it, and else unknown.
    */
   readonly forwards: boolean
   /** Make the interface receive what is addressed to others, too. */
@@ -72,6 +76,7 @@ interface Port {
   readonly attachments: number[]
   readonly promiscuity: Promiscuity | undefined
   readonly counts: PortCounts
+  notFollowed: number
   /** Lost samples that no sample has told of yet. */
   uncharged: number
 }
@@ -81,6 +86,18 @@ const DIRECTIONS = ['ingress', 'egress'] as const
 const PROGRAMS = { ingress: 'weir_ingress', egress: 'weir_egress' } as const
 const EGRESS = 1
 const PACKET_OTHERHOST = 3
+/** Programs that follow packets, at trace points of the kernel. */
+const FOLLOWERS = ['weir_queue', 'weir_transmit', 'weir_drop'] as const
+/** Bits of enum followed in bpf/events.h. */
+const FOLLOWED = { queued: 1, transmitted: 2, dropped: 4, depth: 8 } as const
+/** States of a slot there. */
+const SLOT_STATE = { free: 0, busy: 1, taken: 2 } as const
+/** Slots are looked at this often, for packets that will not be heard of any more. */
+const LOOK_MS = 100
+/** A packet that no queue has got by then is not passed on: routing and bridging take some microseconds. */
+const PASSED_ON_MS = 100
+/** A packet may wait in a queue for as long as a transit delay can tell, 2^32 ns. */
+const LONGEST_WAIT_MS = 4300
 const ETH_P_IPV6 = 0x86dd
 const UNKNOWN_INTERFACE = 0
 const FCS_BYTES = 4
@@ -96,7 +113,14 @@ export class BpfSamples {
   readonly #ringFull: Loss
   readonly #foreign: Loss
   readonly #late: Loss
-  readonly #slots: number
+  readonly #notFollowed: Loss
+  readonly #lostSight: Loss
+  readonly #dropped: Loss
+  /** The packets that are being followed, in memory that the programs write, too; undefined when none is. */
+  readonly #slots:
+    | { readonly words: Int32Array; readonly view: DataView; readonly timer: NodeJS.Timeout }
+    | undefined
+  readonly #portSlots: number
   /** Counts of one interface on all CPUs, filled again by each look. */
   readonly #states: DataView
   #clsact: ClsactPrograms | undefined
@@ -107,13 +131,18 @@ export class BpfSamples {
 
   /** Loads the programs. What the kernel refuses is a BpfError. */
   static async open(options: BpfSamplesOptions): Promise<BpfSamples> {
+    const { headerBytes, transit } = options
     const constants = new DataView(new ArrayBuffer(CONSTANTS.bytes))
-    constants.setUint32(CONSTANTS.headerBytes, Math.max(options.headerBytes, 1), true)
+    constants.setUint32(CONSTANTS.headerBytes, Math.max(headerBytes, 1), true)
+    constants.setUint32(CONSTANTS.follow, transit ? 1 : 0, true)
+    constants.setUint32(CONSTANTS.namespace, (await stat('/proc/self/ns/net')).ino, true)
     const object = await BpfObject.load({
       name: OBJECT_FILE,
       bytes: await readFile(builtFile(OBJECT_FILE)),
       constants: { '.rodata': new Uint8Array(constants.buffer) },
+      without: transit ? [] : FOLLOWERS,
     })
+    if (transit) for (const program of FOLLOWERS) await object.attachTracing(program)
     return new BpfSamples(options, object)
   }
 
@@ -135,13 +164,32 @@ export class BpfSamples {
       'sampling-ended',
       'samples of an interface that were under way when its sampling ended',
     )
-    this.#slots = object.entries('ports')
+    const loss = (cause: string, help: string) => options.ledger.loss('transit', cause, help)
+    this.#notFollowed = loss(
+      'not-followed',
+      'samples without transit: marked by another agent, or too many under way',
+    )
+    this.#lostSight = loss(
+      'lost-sight',
+      'samples without transit: cloned, redirected or taken by another device',
+    )
+    this.#dropped = loss(
+      'dropped',
+      'sampled packets that the kernel dropped; they are reported without an output',
+    )
+    if (options.transit) {
+      const bytes = object.entries('slots') * SLOT.bytes
+      const memory = object.memory('slots', 0, bytes, 'writable')
+      const timer = setInterval(() => this.#lookAtSlots(LONGEST_WAIT_MS), LOOK_MS)
+      this.#slots = { words: new Int32Array(memory), view: new DataView(memory), timer }
+    }
+    this.#portSlots = object.entries('ports')
     this.#states = new DataView(new ArrayBuffer(PORT_STATE.bytes * possibleCpus()))
     this.#control = new Int32Array(object.memory('.data', 0, CONTROL.bytes, 'writable'))
     this.#ring = new RingBuffer({
       object,
       map: 'events',
-      onRecord: (offset, length) => this.#take(offset, length),
+      onRecord: (offset, length) => this.#takeRecord(offset, length),
       onBatchEnd: options.onBatchEnd,
       setAsleep: asleep => Atomics.store(this.#control, CONTROL.asleep / 4, asleep ? 1 : 0),
     })
@@ -157,9 +205,9 @@ export class BpfSamples {
     const counts = { packets: 0, chosen: 0, lost: 0 }
     const promiscuity = port.promiscuous ? promiscuous(ifIndex, name) : undefined
     const place = this.#placeOf(ifIndex)
-    const state: Port = { port, place, attachments: [], promiscuity, counts, uncharged: 0 }
+    const state: Port = { port, place, attachments: [], promiscuity, counts, notFollowed: 0, uncharged: 0 }
     this.#ports.set(ifIndex, state)
-    this.#write(place, ifIndex)
+    this.#write(place, ifIndex, port.forwards)
     this.setRate(ifIndex, rate)
     try {
       return await this.#inTurn(async () => {
@@ -192,6 +240,7 @@ export class BpfSamples {
     if (state === undefined) return
     this.setRate(ifIndex, 0)
     this.#ring.drain()
+    this.#lookAtSlots(0, ifIndex)
     this.#count(state)
     this.#ports.delete(ifIndex)
     if (state.place.map === 'ports') this.#write(state.place, 0)
@@ -223,6 +272,7 @@ export class BpfSamples {
   /** Detaches everything, delivers what was chosen before, and ends. */
   async stop(): Promise<void> {
     await Promise.all([...this.#ports.keys()].map(ifIndex => this.remove(ifIndex)))
+    clearInterval(this.#slots?.timer)
     this.#ring.close()
     this.#clsact?.close()
     await this.#object.close()
@@ -230,7 +280,7 @@ export class BpfSamples {
 
   /** The slot of an interface, or, where another one has that, an entry of its own. */
   #placeOf(ifIndex: number): Place {
-    const slot = ifIndex % this.#slots
+    const slot = ifIndex % this.#portSlots
     for (const { place } of this.#ports.values()) {
       if (place.map === 'ports' && place.key === slot) return { map: 'more_ports', key: ifIndex }
     }
@@ -238,10 +288,11 @@ export class BpfSamples {
   }
 
   /** Begins a state for an interface on all CPUs; 0 is none. */
-  #write({ map, key }: Place, ifIndex: number): void {
+  #write({ map, key }: Place, ifIndex: number, forwards = false): void {
     const states = new DataView(new ArrayBuffer(this.#states.byteLength))
     for (let at = 0; at < states.byteLength; at += PORT_STATE.bytes) {
       states.setUint32(at + PORT_STATE.ifindex, ifIndex, true)
+      states.setUint32(at + PORT_STATE.forwards, forwards ? 1 : 0, true)
     }
     this.#object.update(map, keyOf(key), new Uint8Array(states.buffer))
   }
@@ -276,6 +327,7 @@ export class BpfSamples {
     const { counts, place } = state
     if (!this.#object.lookup(place.map, keyOf(place.key), new Uint8Array(states.buffer))) return
     const lostBefore = counts.lost
+    let notFollowed = 0
     counts.packets = 0
     counts.chosen = 0
     counts.lost = 0
@@ -284,18 +336,50 @@ export class BpfSamples {
         counts.packets += readCount(states, at + SAMPLER_STATE.packets)
         counts.chosen += readCount(states, at + SAMPLER_STATE.chosen)
         counts.lost += readCount(states, at + SAMPLER_STATE.lost)
+        notFollowed += readCount(states, at + SAMPLER_STATE.notFollowed)
       }
     }
     state.uncharged += counts.lost - lostBefore
     this.#ringFull.count += counts.lost - lostBefore
+    this.#notFollowed.count += notFollowed - state.notFollowed
+    state.notFollowed = notFollowed
   }
 
-  #take(offset: number, length: number): void {
-    if (length !== PACKET_EVENT.bytes) {
-      this.#foreign.count++
-      return
+  /**
+   * Takes back the slots of packets that were not heard of for so long that they never will be, or for `waitMs` if
+   * they are in a queue; of one interface if it is given, whatever their age.
+   */
+  #lookAtSlots(waitMs: number, ifIndex?: number): void {
+    if (this.#slots === undefined) return
+    const { words, view } = this.#slots
+    const nowMs = Number(process.hrtime.bigint() / 1_000_000n)
+    let taken = 0
+    for (let at = 0; at < view.byteLength; at += SLOT.bytes) {
+      const state = (at + SLOT.state) >> 2
+      if (words[state] !== SLOT_STATE.busy) continue
+      const event = at + SLOT.event
+      if (ifIndex === undefined) {
+        const ageMs = nowMs - readCount(view, event + PACKET_EVENT.nanoseconds) / 1e6
+        const isQueued = (view.getUint8(event + PACKET_EVENT.followed) & FOLLOWED.queued) !== 0
+        if (ageMs < (isQueued ? waitMs : PASSED_ON_MS)) continue
+      } else if (view.getUint32(event + PACKET_EVENT.ifindex, true) !== ifIndex) continue
+      // A program may be at it just now.
+      if (Atomics.compareExchange(words, state, SLOT_STATE.busy, SLOT_STATE.taken) !== SLOT_STATE.busy)
+        continue
+      this.#take(words, view, event, true)
+      Atomics.store(words, state, SLOT_STATE.free)
+      taken++
     }
-    const { view, words } = this.#ring
+    if (taken > 0) this.#options.onBatchEnd()
+  }
+
+  #takeRecord(offset: number, length: number): void {
+    if (length === PACKET_EVENT.bytes) this.#take(this.#ring.words, this.#ring.view, offset, false)
+    else this.#foreign.count++
+  }
+
+  /** `isForgotten`: the packet was followed, and not heard of any more. */
+  #take(words: Int32Array, view: DataView, offset: number, isForgotten: boolean): void {
     const state = this.#ports.get(view.getUint32(offset + PACKET_EVENT.ifindex, true))
     const chosen = view.getUint16(offset + PACKET_EVENT.chosen, true)
     if (state === undefined) {
@@ -315,6 +399,13 @@ export class BpfSamples {
       sample.headerProtocol = isIp6 ? HEADER_PROTOCOL.ipv6 : HEADER_PROTOCOL.ipv4
       sample.stripped = 0
     }
+    const followed = view.getUint8(offset + PACKET_EVENT.followed)
+    const isQueued = (followed & FOLLOWED.queued) !== 0
+    sample.egressQueue = isQueued ? view.getUint16(offset + PACKET_EVENT.outputQueue, true) : ABSENT
+    sample.queueDepthBytes =
+      (followed & FOLLOWED.depth) !== 0 ? view.getUint32(offset + PACKET_EVENT.queueDepth, true) : ABSENT
+    sample.transitDelayNs =
+      (followed & FOLLOWED.transmitted) !== 0 ? view.getUint32(offset + PACKET_EVENT.transit, true) : ABSENT
     if (view.getUint8(offset + PACKET_EVENT.direction) === EGRESS) {
       const input = view.getUint32(offset + PACKET_EVENT.ingressIfindex, true)
       sample.inputIfIndex = input === 0 ? INTERNAL_INTERFACE : input
@@ -322,9 +413,13 @@ export class BpfSamples {
     } else {
       sample.inputIfIndex = port.ifIndex
       // What is addressed to another station did not end here, whatever kind of host this is.
-      const endsHere = !port.forwards && view.getUint8(offset + PACKET_EVENT.packetType) !== PACKET_OTHERHOST
+      const mayEndHere = view.getUint8(offset + PACKET_EVENT.packetType) !== PACKET_OTHERHOST
+      const endsHere = mayEndHere && (!port.forwards || isForgotten)
       sample.outputIfIndex = endsHere ? INTERNAL_INTERFACE : UNKNOWN_INTERFACE
+      if (isQueued) sample.outputIfIndex = view.getUint32(offset + PACKET_EVENT.outputIfindex, true)
     }
+    if ((followed & FOLLOWED.dropped) !== 0) this.#dropped.count += chosen
+    else if (isForgotten && isQueued) this.#lostSight.count += chosen
     const low = view.getUint32(offset + PACKET_EVENT.nanoseconds, true) + this.#offsetLow
     const high = view.getUint32(offset + PACKET_EVENT.nanoseconds + 4, true) + this.#offsetHigh
     sample.timestampLow = low >>> 0

@@ -28,7 +28,7 @@ export async function bpfBench(): Promise<void> {
   try {
     const lab = makeLab(scope)
     sink(scope, lab.peer.namespace, { address: lab.peer.mgmt0.ipv4, port: COLLECTOR_PORT })
-    const bundle = builtAgent()
+    const bundle = [builtAgent()]
 
     const bpf = await run(scope, lab, bundle, { rate: 10, packetsPerSecond: PACKETS_PER_SECOND })
     report('1 in 10, BPF: processor time per exported sample', bpf.microseconds, 'µs', 1.5)

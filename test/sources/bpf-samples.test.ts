@@ -7,6 +7,7 @@ import type { BpfPort } from '../../agent/sources/bpf-samples.ts'
 import { INTERNAL_INTERFACE } from '../../agent/sources/packet-sample.ts'
 import { BpfDriver, type DriverOptions, type Seen } from '../support/bpf-driver.ts'
 import { ifIndexOf, ip, type Lab, linkCounts, makeLab, until } from '../support/lab.ts'
+import { ip4Header } from '../support/packets.ts'
 
 const SOCK_RAW = 3
 const ETH_P_ALL = 3
@@ -395,17 +396,4 @@ function attached({ host }: Lab): string {
     .split('\n')
     .filter(line => line.includes('clsact'))
   return [...qdiscs, tc('filter').trim()].join('')
-}
-
-function ip4Header(fields: { bytes: number; protocol: number; from: string; to: string }): Uint8Array {
-  const header = Buffer.alloc(20)
-  header.set([0x45])
-  header.writeUInt16BE(fields.bytes, 2)
-  header.set([64, fields.protocol], 8)
-  header.set(fields.from.split('.').map(Number), 12)
-  header.set(fields.to.split('.').map(Number), 16)
-  let sum = 0
-  for (let at = 0; at < 20; at += 2) sum += header.readUInt16BE(at)
-  header.writeUInt16BE(~((sum & 0xffff) + (sum >> 16)) & 0xffff, 10)
-  return header
 }

@@ -34,6 +34,7 @@ export interface DriverOptions {
   readonly headerBytes?: number
   /** Of several in one namespace. */
   readonly instance?: number
+  readonly transit?: boolean
   /** A command that runs it, as `setpriv …`. */
   readonly under?: readonly string[]
 }
@@ -50,9 +51,16 @@ export class BpfDriver {
   static async start(
     scope: Scope,
     namespace: string,
-    { headerBytes = 128, instance = 0, under = [] }: DriverOptions = {},
+    { headerBytes = 128, instance = 0, transit = false, under = [] }: DriverOptions = {},
   ): Promise<BpfDriver> {
-    const command = [...under, process.execPath, import.meta.filename, String(headerBytes), String(instance)]
+    const command = [
+      ...under,
+      process.execPath,
+      import.meta.filename,
+      String(headerBytes),
+      String(instance),
+      String(transit),
+    ]
     const driver = new BpfDriver(scope, ['netns', 'exec', namespace, ...command])
     await driver.#promise(0)
     return driver
@@ -136,6 +144,7 @@ if (process.argv[1] === import.meta.filename) {
       ledger,
       headerBytes: Number(process.argv[2]),
       instance: Number(process.argv[3]),
+      transit: process.argv[4] === 'true',
       sink: take,
       onBatchEnd: () => {},
       onCounted: (ifIndex, packets) => pools.set(ifIndex, (pools.get(ifIndex) ?? 0) + packets),
