@@ -17,6 +17,8 @@ const TICK_MS = 5
 const FRAME_BYTES = 100
 const COLLECTOR_PORT = 6343
 const STATISTICS = '/proc/sys/kernel/bpf_stats_enabled'
+/** enum bpf_prog_type. */
+const PROGRAM_TYPE = { classifier: 3, tracing: 26 } as const
 const WITHOUT_BPF = ['setpriv', '--bounding-set=-sys_admin,-bpf', '--inh-caps=-sys_admin,-bpf']
 
 export async function bpfBench(): Promise<void> {
@@ -47,6 +49,8 @@ export async function bpfBench(): Promise<void> {
       statistics: true,
     })
     report('an empty program, as the kernel measures it', rare.emptyNanoseconds, 'ns')
+    const following = rare.followNanoseconds - rare.emptyNanoseconds
+    report('a trace point of transit following beyond that, per packet', following, 'ns', 25)
     report(
       '1 in 10,000,000: the program beyond that, per packet',
       rare.programNanoseconds - rare.emptyNanoseconds,
@@ -84,6 +88,7 @@ interface Outcome {
   /** Per packet, with what measuring costs. */
   readonly programNanoseconds: number
   readonly emptyNanoseconds: number
+  readonly followNanoseconds: number
 }
 
 async function run(scope: Scope, lab: Lab, bundle: readonly string[], options: Run): Promise<Outcome> {
@@ -108,15 +113,18 @@ async function run(scope: Scope, lab: Lab, bundle: readonly string[], options: R
     const pid = agent.child.pid!
     const before = await agent.status()
     const cpuBefore = cpuSeconds(pid)
-    const programBefore = programTime(pid)
-    const emptyBefore = programTime(measured?.child.pid)
+    const times = () => ({
+      sampling: programTime(pid, PROGRAM_TYPE.classifier),
+      following: programTime(pid, PROGRAM_TYPE.tracing),
+      empty: programTime(measured?.child.pid, PROGRAM_TYPE.classifier),
+    })
+    const timesBefore = times()
     const started = performance.now()
     const packets = await send(lab, options.packetsPerSecond, SECONDS)
     const seconds = (performance.now() - started) / 1000
     await sleep(1200)
     const cpu = cpuSeconds(pid) - cpuBefore
-    const program = programTime(pid)
-    const emptyAfter = programTime(measured?.child.pid)
+    const timesAfter = times()
     const after = await agent.status()
     await agent.stop()
     const lostIn = (status: typeof before) =>
@@ -128,8 +136,9 @@ async function run(scope: Scope, lab: Lab, bundle: readonly string[], options: R
       exported,
       lost: lostIn(after) - lostIn(before),
       microseconds: (cpu * 1e6) / exported,
-      programNanoseconds: perRun(programBefore, program),
-      emptyNanoseconds: perRun(emptyBefore, emptyAfter),
+      programNanoseconds: perRun(timesBefore.sampling, timesAfter.sampling),
+      emptyNanoseconds: perRun(timesBefore.empty, timesAfter.empty),
+      followNanoseconds: perRun(timesBefore.following, timesAfter.following),
     }
   } finally {
     if (options.statistics) writeFileSync(STATISTICS, '0')
@@ -181,11 +190,12 @@ interface ProgramTime {
 }
 
 /** What the kernel has measured of the programs of a process, which it shows with their descriptors. */
-function programTime(pid: number | undefined): ProgramTime {
+function programTime(pid: number | undefined, type: number): ProgramTime {
   let nanoseconds = 0
   let runs = 0
   for (const descriptor of pid === undefined ? [] : readdirSync(`/proc/${pid}/fdinfo`)) {
     const text = readFileSync(`/proc/${pid}/fdinfo/${descriptor}`, 'utf8')
+    if (Number(/^prog_type:\s+(\d+)$/m.exec(text)?.[1]) !== type) continue
     nanoseconds += Number(/^run_time_ns:\s+(\d+)$/m.exec(text)?.[1] ?? 0)
     runs += Number(/^run_cnt:\s+(\d+)$/m.exec(text)?.[1] ?? 0)
   }
