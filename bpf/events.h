@@ -136,12 +136,14 @@ struct constants {
 	__u32 namespace;
 };
 
-/* Written by the agent while the programs run. */
+/* Written while the programs run. */
 struct control {
-	/* Grows when any rate has changed. */
+	/* By the agent: grows when any rate has changed. */
 	__u32 generation;
-	/* 1: the agent waits to be woken by the next event. */
+	/* By the agent: 1 while it waits to be woken by the next event. */
 	__u32 asleep;
+	/* By the programs: the slot that is tried next, modulo FOLLOW_SLOTS. */
+	__u32 next_slot;
 };
 
 #endif

@@ -70,9 +70,6 @@ struct {
 	__type(value, struct slot);
 } slots SEC(".maps");
 
-/* The slot that is tried next. */
-static __u32 next_slot;
-
 const volatile struct constants constants = { .header_bytes = 128 };
 volatile struct control control SEC(".data");
 
@@ -189,7 +186,7 @@ static __always_inline bool follow(struct __sk_buff *skb, struct port_state *por
 	if (choice->direction == INGRESS && !port->forwards)
 		return false;
 	if (!skb->tc_index) {
-		number = __sync_fetch_and_add(&next_slot, 1) % FOLLOW_SLOTS;
+		number = __sync_fetch_and_add(&control.next_slot, 1) % FOLLOW_SLOTS;
 		slot = bpf_map_lookup_elem(&slots, &number);
 	}
 	if (!slot || __sync_val_compare_and_swap(&slot->state, FREE, TAKEN) != FREE) {

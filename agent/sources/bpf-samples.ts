@@ -120,6 +120,9 @@ export class BpfSamples {
   readonly #slots:
     | { readonly words: Int32Array; readonly view: DataView; readonly timer: NodeJS.Timeout }
     | undefined
+  /** As it was when the slots were last looked at, and how many stayed in use then. */
+  #lastSlot = 0
+  #underWay = 0
   readonly #portSlots: number
   /** Counts of one interface on all CPUs, filled again by each look. */
   readonly #states: DataView
@@ -180,8 +183,9 @@ export class BpfSamples {
     if (options.transit) {
       const bytes = object.entries('slots') * SLOT.bytes
       const memory = object.memory('slots', 0, bytes, 'writable')
-      const timer = setInterval(() => this.#lookAtSlots(LONGEST_WAIT_MS), LOOK_MS)
-      this.#slots = { words: new Int32Array(memory), view: new DataView(memory), timer }
+      const view = new DataView(memory)
+      const timer = setInterval(() => this.#lookAtSlots(view), LOOK_MS)
+      this.#slots = { words: new Int32Array(memory), view, timer }
     }
     this.#portSlots = object.entries('ports')
     this.#states = new DataView(new ArrayBuffer(PORT_STATE.bytes * possibleCpus()))
@@ -240,7 +244,7 @@ export class BpfSamples {
     if (state === undefined) return
     this.setRate(ifIndex, 0)
     this.#ring.drain()
-    this.#lookAtSlots(0, ifIndex)
+    this.#takeBack(event => this.#slots!.view.getUint32(event + PACKET_EVENT.ifindex, true) === ifIndex)
     this.#count(state)
     this.#ports.delete(ifIndex)
     if (state.place.map === 'ports') this.#write(state.place, 0)
@@ -345,32 +349,44 @@ export class BpfSamples {
     state.notFollowed = notFollowed
   }
 
-  /**
-   * Takes back the slots of packets that were not heard of for so long that they never will be, or for `waitMs` if
-   * they are in a queue; of one interface if it is given, whatever their age.
-   */
-  #lookAtSlots(waitMs: number, ifIndex?: number): void {
-    if (this.#slots === undefined) return
-    const { words, view } = this.#slots
+  /** Takes back the slots of packets that were not heard of for so long that they never will be. */
+  #lookAtSlots(view: DataView): void {
+    const nextSlot = Atomics.load(this.#control, CONTROL.nextSlot / 4)
+    if (nextSlot === this.#lastSlot && this.#underWay === 0) return
+    this.#lastSlot = nextSlot
     const nowMs = Number(process.hrtime.bigint() / 1_000_000n)
+    this.#underWay = this.#takeBack(event => {
+      const isQueued = (view.getUint8(event + PACKET_EVENT.followed) & FOLLOWED.queued) !== 0
+      const ageMs = nowMs - readCount(view, event + PACKET_EVENT.nanoseconds) / 1e6
+      return ageMs >= (isQueued ? LONGEST_WAIT_MS : PASSED_ON_MS)
+    })
+  }
+
+  /** Delivers the followed packets for which `isDue` holds as they are; gives the number of slots that stay in use. */
+  #takeBack(isDue: (event: number) => boolean): number {
+    if (this.#slots === undefined) return 0
+    const { words, view } = this.#slots
+    let inUse = 0
     let taken = 0
     for (let at = 0; at < view.byteLength; at += SLOT.bytes) {
       const state = (at + SLOT.state) >> 2
-      if (words[state] !== SLOT_STATE.busy) continue
+      if (words[state] === SLOT_STATE.free) continue
       const event = at + SLOT.event
-      if (ifIndex === undefined) {
-        const ageMs = nowMs - readCount(view, event + PACKET_EVENT.nanoseconds) / 1e6
-        const isQueued = (view.getUint8(event + PACKET_EVENT.followed) & FOLLOWED.queued) !== 0
-        if (ageMs < (isQueued ? waitMs : PASSED_ON_MS)) continue
-      } else if (view.getUint32(event + PACKET_EVENT.ifindex, true) !== ifIndex) continue
-      // A program may be at it just now.
-      if (Atomics.compareExchange(words, state, SLOT_STATE.busy, SLOT_STATE.taken) !== SLOT_STATE.busy)
+      // A program may be at it just now, or come to it before us.
+      const isOurs =
+        words[state] === SLOT_STATE.busy &&
+        isDue(event) &&
+        Atomics.compareExchange(words, state, SLOT_STATE.busy, SLOT_STATE.taken) === SLOT_STATE.busy
+      if (!isOurs) {
+        inUse++
         continue
+      }
       this.#take(words, view, event, true)
       Atomics.store(words, state, SLOT_STATE.free)
       taken++
     }
     if (taken > 0) this.#options.onBatchEnd()
+    return inUse
   }
 
   #takeRecord(offset: number, length: number): void {

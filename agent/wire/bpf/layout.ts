@@ -66,7 +66,8 @@ export const CONSTANTS = {
 } as const
 
 export const CONTROL = {
-  bytes: 8,
+  bytes: 12,
   generation: 0,
   asleep: 4,
+  nextSlot: 8,
 } as const
