@@ -1,20 +1,24 @@
 import { readFile } from 'node:fs/promises'
 import { chooseAgentAddress } from './config/agent-address.ts'
-import type { Config } from './config/config.ts'
+import type { Config, DropmonConfig } from './config/config.ts'
 import { pcapRate, pcapRule } from './config/pcap-rule.ts'
 import { effectiveRate } from './config/sampling-rate.ts'
 import { hostReaders } from './counters/host-readers.ts'
 import { interfaceReaders } from './counters/interface-readers.ts'
 import { InterfaceStatistics } from './counters/interface-statistics.ts'
 import { CountersWriter } from './datasource/counters-writer.ts'
+import { Notifier } from './datasource/notifier.ts'
 import { Poller, type PollFailure } from './datasource/poller.ts'
 import { Sampler } from './datasource/sampler.ts'
+import { Classifier } from './drops/classifier.ts'
 import { Collectors } from './export/collectors.ts'
 import { Datagrams } from './export/datagrams.ts'
 import { Ledger } from './health/ledger.ts'
 import { type Logger, RateLimitedLog } from './health/log.ts'
 import { type Interface, type InterfaceEvent, Interfaces } from './interfaces.ts'
 import { UdpSender } from './kernel/udp-sender.ts'
+import { DropAlerts } from './sources/drop-alerts.ts'
+import { DropMonitorSource } from './sources/drop-monitor.ts'
 import { PacketSocketSource } from './sources/packet-socket.ts'
 import { PsampleSource } from './sources/psample.ts'
 import { PsampleSamples } from './sources/psample-samples.ts'
@@ -36,6 +40,20 @@ const HOUSEKEEPING_MS = 1000
 /** Changes of interfaces come in bursts; samplers and the agent address follow after this time. */
 const SETTLE_MS = 50
 
+/** Bytes of a dropped packet that are looked at, whatever is exported: up to the IP header behind two VLAN tags. */
+const LEAST_DROP_BYTES = 64
+/** Dropped packets that may wait in the kernel on each processor. */
+const DROP_QUEUE = 1000
+/** Rows of the status about drops: the pairs of reason and interface with the most of them. */
+const DROP_ROWS = 50
+
+/** What reports dropped packets. */
+interface Drops {
+  readonly datagrams: Datagrams
+  readonly notifier: Notifier
+  readonly monitor: DropMonitorSource
+}
+
 export class Agent {
   readonly ledger = new Ledger()
   readonly #config: Config
@@ -52,6 +70,7 @@ export class Agent {
   readonly #psample: PsampleSource | undefined
   readonly #taps: PacketSocketSource | undefined
   readonly #tc: TcSamplers | undefined
+  readonly #drops: Drops | undefined
   #statistics: InterfaceStatistics | undefined
   /** Rate of each tapped interface. */
   readonly #tapped = new Map<number, number>()
@@ -76,19 +95,23 @@ export class Agent {
       'no-agent-address',
       'no interface has an address to be known by; give one to an interface, or set agentIP',
     )
-    this.#datagrams = new Datagrams(
-      {
-        agentAddress: Uint8Array.of(0, 0, 0, 0),
-        subAgentId: config.subAgentId,
-        maxBytes: config.datagramBytes,
-        flushMs: config.flushMs,
-      },
-      (memory, spans, count) => {
-        if (this.#address === undefined) noAddress.count += count
-        else this.#collectors.send(memory, spans, count)
-      },
-      () => performance.now() - this.#startedMs,
-    )
+    const sequence = { last: 0 }
+    const makeDatagrams = () =>
+      new Datagrams(
+        {
+          agentAddress: Uint8Array.of(0, 0, 0, 0),
+          subAgentId: config.subAgentId,
+          maxBytes: config.datagramBytes,
+          flushMs: config.flushMs,
+        },
+        (memory, spans, count) => {
+          if (this.#address === undefined) noAddress.count += count
+          else this.#collectors.send(memory, spans, count)
+        },
+        () => performance.now() - this.#startedMs,
+        sequence,
+      )
+    this.#datagrams = makeDatagrams()
     this.#sampler = new Sampler(this.#datagrams, ledger, config.headerBytes)
     this.#counters = new CountersWriter(this.#datagrams, ledger)
     this.#poller = new Poller({
@@ -123,6 +146,43 @@ export class Agent {
       const { headerBytes } = config
       this.#taps = new PacketSocketSource({ ledger, sink: this.#sampler.accept, onBatchEnd, headerBytes })
     }
+    if (config.dropmon !== undefined) this.#drops = this.#buildDrops(config.dropmon, makeDatagrams())
+  }
+
+  /** Drops go into datagrams of their own: collectors that do not know them lose the rest of a datagram. */
+  #buildDrops(dropmon: DropmonConfig, datagrams: Datagrams): Drops {
+    const { ledger } = this
+    const { headerBytes } = this.#config
+    const { start, software, hardware, force } = dropmon
+    const notifier = new Notifier({
+      datagrams,
+      ledger,
+      classifier: new Classifier(dropmon),
+      headerBytes,
+      limit: dropmon.limit,
+      now: () => performance.now(),
+    })
+    const alerts = new DropAlerts({
+      software: software || dropmon.softwarePassive,
+      hardware: hardware || dropmon.hardwarePassive,
+      interfaces: this.#interfaces,
+      ledger,
+      sink: notifier.accept,
+      onLost: notifier.lost,
+    })
+    const truncateBytes = Math.max(headerBytes, LEAST_DROP_BYTES)
+    const monitor = new DropMonitorSource({
+      alerts,
+      ledger,
+      log: this.#log,
+      onBatchEnd: () => datagrams.send(),
+      onLost: notifier.lost,
+      start,
+      wishes: { software, hardware, force, truncateBytes, queueLength: DROP_QUEUE },
+      mostPerSecond: dropmon.mostPerSecond,
+      mostSeconds: dropmon.mostSeconds,
+    })
+    return { datagrams, notifier, monitor }
   }
 
   /**
@@ -143,6 +203,7 @@ export class Agent {
     }
     await this.#attempt('psample', () => this.#psample?.start())
     await this.#attempt('tc', () => this.#tc?.start())
+    await this.#attempt('dropmon', () => this.#drops?.monitor.start())
     await this.#placeSamplers()
     this.#housekeeping = setInterval(() => this.#keepHouse(), HOUSEKEEPING_MS)
     this.#log.info(
@@ -159,10 +220,12 @@ export class Agent {
     clearTimeout(this.#settling)
     this.#poller.stop()
     await this.#attempt('tc', () => this.#tc?.stop())
+    await this.#attempt('dropmon', () => this.#drops?.monitor.stop())
     this.#keepHouse()
     this.#taps?.stop()
     this.#psample?.stop()
     this.#datagrams.stop()
+    this.#drops?.datagrams.stop()
     this.logStatus()
     this.#collectors.stop()
     this.#statistics?.close()
@@ -176,7 +239,8 @@ export class Agent {
       {
         flowSamples: this.#sampler.exported,
         countersSamples: this.#counters.samples,
-        datagrams: this.#datagrams.closed,
+        ...(this.#drops === undefined ? {} : { drops: dropStatus(this.#drops) }),
+        datagrams: this.#datagrams.closed + (this.#drops?.datagrams.closed ?? 0),
         collectors: this.#collectors.status(),
         lost: Object.fromEntries(losses.map(loss => [`${loss.stage}/${loss.cause}`, loss.count])),
       },
@@ -249,7 +313,11 @@ export class Agent {
       return
     }
     this.#log.info({ interface: chosen.interfaceName, why: chosen.why }, `agent address ${chosen.address}`)
-    this.#datagrams.changeAgentAddress(parseIp4(chosen.address) ?? parseIp6(chosen.address)!)
+    const address = parseIp4(chosen.address) ?? parseIp6(chosen.address)!
+    // All that is open goes out under the old address before the numbers start again.
+    this.#drops?.datagrams.flush()
+    this.#datagrams.changeAgentAddress(address)
+    this.#drops?.datagrams.changeAgentAddress(address)
   }
 
   /** Samplers follow the interfaces: tc filters, and packet sockets for the pcap blocks. */
@@ -298,6 +366,7 @@ export class Agent {
   #keepHouse(): void {
     this.#psample?.poll()
     this.#taps?.poll()
+    this.#drops?.monitor.poll()
     void this.#attempt('tc', () => this.#countPools())
     const problem = this.#counters.takeProblem()
     if (problem !== undefined) this.#limited.line('counters', held => this.#log.warn({ held }, problem))
@@ -327,4 +396,10 @@ async function forwardsPackets(): Promise<boolean> {
   const files = ['/proc/sys/net/ipv4/ip_forward', '/proc/sys/net/ipv6/conf/all/forwarding']
   const values = await Promise.all(files.map(file => readFile(file, 'utf8').catch(() => '0')))
   return values.some(value => value.trim() !== '0')
+}
+
+function dropStatus({ notifier, monitor }: Drops): object {
+  const { offered, exported, leftOut } = notifier
+  const counts = notifier.counts().sort((a, b) => b.offered - a.offered)
+  return { monitor: monitor.state, offered, exported, leftOut, by: counts.slice(0, DROP_ROWS) }
 }

@@ -4,7 +4,7 @@ import { constants, existsSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { isIPv6 } from 'node:net'
 import { text as textOf } from 'node:stream/consumers'
-import type { CollectorConfig, Config, PcapConfig } from './config.ts'
+import type { CollectorConfig, Config, DropmonConfig, PcapConfig } from './config.ts'
 import { type Parsed, parse } from './parse.ts'
 import { byPlace, type Problem } from './problem.ts'
 import { speedName } from './sampling-rate.ts'
@@ -187,6 +187,25 @@ function toConfig({ values, places }: Parsed, file: string): Config {
       sw: dent.sw,
     },
     pcap: values.pcap.map(toPcap),
+    dropmon: values.dropmon && toDropmon(values.dropmon),
+  }
+}
+
+function toDropmon(block: NonNullable<Values['dropmon']>): DropmonConfig {
+  return {
+    start: block.start,
+    force: block.force,
+    software: block.sw,
+    hardware: block.hw,
+    reasonNames: block.rn,
+    unknownTraps: block.hw_unknown,
+    softwarePassive: block.sw_passive,
+    hardwarePassive: block.hw_passive,
+    host: block.host,
+    hide: block.hide,
+    limit: block.limit,
+    mostPerSecond: block.max,
+    mostSeconds: block.max_trip,
   }
 }
 

@@ -16,6 +16,11 @@ export interface DatagramOptions {
   flushMs: number
 }
 
+/** The sequence number of the last datagram sent; those who share it number their datagrams together. */
+export interface DatagramSequence {
+  last: number
+}
+
 /**
  * Takes `count` closed datagrams: their bytes are in `memory` at the offsets and lengths that alternate in
  * `spans`. All of it is borrowed until the call returns.
@@ -25,6 +30,8 @@ export type DatagramSink = (memory: ArrayBuffer, spans: Int32Array, count: numbe
 /** Datagrams that may wait to be sent; a full house is sent at once. */
 const SLOTS = 64
 const VERSION = 5
+/** The sequence number is this many bytes before the first sample: uptime and number of samples come between. */
+const SEQUENCE_BEFORE_SAMPLES = 12
 
 export class Datagrams implements DatagramMemory {
   readonly view: DataView
@@ -40,6 +47,7 @@ export class Datagrams implements DatagramMemory {
   readonly #flushMs: number
   readonly #sink: DatagramSink
   readonly #uptimeMs: () => number
+  readonly #sequence: DatagramSequence
   #headerBytes = 0
   /** Bytes for samples in an empty datagram. */
   #room = 0
@@ -50,12 +58,20 @@ export class Datagrams implements DatagramMemory {
   #start = 0
   #position = 0
   #openSamples = 0
-  #sequence = 0
   #timer: NodeJS.Timeout | undefined
   #openAtLastTick = false
 
-  /** `uptimeMs` tells the milliseconds since the agent started, on the monotonic clock. */
-  constructor(options: DatagramOptions, sink: DatagramSink, uptimeMs: () => number) {
+  /**
+   * `uptimeMs` tells the milliseconds since the agent started, on the monotonic clock. `sequence` is shared where
+   * several of these make the datagrams of one agent.
+   */
+  constructor(
+    options: DatagramOptions,
+    sink: DatagramSink,
+    uptimeMs: () => number,
+    sequence: DatagramSequence = { last: 0 },
+  ) {
+    this.#sequence = sequence
     this.#maxBytes = options.maxBytes & ~3
     this.#slotBytes = this.#maxBytes
     this.#flushMs = options.flushMs
@@ -78,7 +94,7 @@ export class Datagrams implements DatagramMemory {
   changeAgentAddress(address: Uint8Array): void {
     this.flush()
     this.#agentAddress = address
-    this.#sequence = 0
+    this.#sequence.last = 0
     this.#layOut()
   }
 
@@ -106,8 +122,7 @@ export class Datagrams implements DatagramMemory {
   send(): void {
     if (this.#waiting === 0) return
     const count = this.#waiting
-    this.#waiting = 0
-    this.#sink(this.#memory, this.#spans, count)
+    this.#handOver()
     this.#moveOpenToFront(count)
   }
 
@@ -161,9 +176,7 @@ export class Datagrams implements DatagramMemory {
     view.setUint32(start + 4, address.length === 16 ? 2 : 1)
     for (let i = 0; i < address.length; i++) view.setUint8(start + 8 + i, address[i]!)
     const at = start + 8 + address.length
-    this.#sequence = (this.#sequence + 1) >>> 0
     view.setUint32(at, this.#subAgentId)
-    view.setUint32(at + 4, this.#sequence)
     view.setUint32(at + 8, this.#uptimeMs() >>> 0)
     view.setUint32(at + 12, this.#openSamples)
 
@@ -174,12 +187,22 @@ export class Datagrams implements DatagramMemory {
     this.closed++
     this.#openSamples = 0
     this.#openAtLastTick = false
-    if (this.#waiting === SLOTS) {
-      this.#waiting = 0
-      this.#sink(this.#memory, this.#spans, SLOTS)
-    }
+    if (this.#waiting === SLOTS) this.#handOver()
     this.#start = this.#waiting * this.#slotBytes
     this.#position = this.#start + this.#headerBytes
+  }
+
+  /** Numbers the closed datagrams as they leave, so that they leave in the order of their numbers, and sends them. */
+  #handOver(): void {
+    const count = this.#waiting
+    const sequence = this.#sequence
+    const at = this.#headerBytes - SEQUENCE_BEFORE_SAMPLES
+    for (let slot = 0; slot < count; slot++) {
+      sequence.last = (sequence.last + 1) >>> 0
+      this.view.setUint32(this.#spans[slot * 2]! + at, sequence.last)
+    }
+    this.#waiting = 0
+    this.#sink(this.#memory, this.#spans, count)
   }
 
   /** The slots before the open datagram are free again: it becomes the first. */

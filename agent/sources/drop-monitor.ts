@@ -1,6 +1,7 @@
 import type { Ledger, Loss } from '../health/ledger.ts'
 import { type Logger, RateLimitedLog } from '../health/log.ts'
 import { resolveFamily } from '../kernel/genl.ts'
+import { SystemError } from '../kernel/native.ts'
 import { NETLINK_GENERIC, NetlinkError, NetlinkSocket } from '../kernel/netlink-socket.ts'
 import {
   type DropFeed,
@@ -160,7 +161,7 @@ export class DropMonitorSource {
         await action()
       } catch (error) {
         const { message } = error as Error
-        const denied = error instanceof NetlinkError && error.code === 'EPERM'
+        const denied = error instanceof SystemError && error.code === 'EPERM'
         this.#become(
           error instanceof DropMonitorBusyError ? 'taken by others' : 'refused',
           denied ? `${message}: needs CAP_NET_ADMIN; no dropped packets from the drop monitor` : message,
@@ -186,6 +187,7 @@ export class DropMonitorSource {
       this.#joined = true
       this.#secondsAbove = 0
     }
+    if (this.#kernelLost === undefined) await this.#countKernelLosses()
     if (!this.#options.start) {
       this.#become('listening', 'listening to a drop monitor that others start')
       return
