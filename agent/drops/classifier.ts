@@ -184,6 +184,7 @@ function tableOf(rows: readonly Row[]): ReadonlyMap<string, Row> {
 function lookFor(reason: string | undefined, name: string): Look | undefined {
   const forwards = name.startsWith('ip_forward') || name.startsWith('ip6_forward')
   if (forwards && (reason === undefined || reason === 'IP_INHDR')) return ttlExceeded
+  if (reason === undefined && name === 'br_handle_frame') return blockedPort
   if (reason === 'IP_INVALID_SOURCE') return invalidSource
   if (reason === 'IP_LOCALNET') return loopbackAddress
   return undefined
@@ -196,6 +197,13 @@ function ttlExceeded(drop: Drop): number | undefined {
   const version = byteAt(drop, at) >> 4
   const ttl = byteAt(drop, at + (version === 4 ? 8 : 7))
   return ttl >= 0 && ttl <= 1 ? codeOf('ttl_exceeded') : undefined
+}
+
+/** A bridge refuses two things where a frame comes in: sources that cannot be, and ports that do not forward. */
+function blockedPort(drop: Drop): number | undefined {
+  const source = byteAt(drop, 6)
+  if (source < 0) return undefined
+  return codeOf((source & 1) === 1 ? 'src_mac_is_multicast' : 'ingress_spanning_tree_filter')
 }
 
 function invalidSource(drop: Drop): number | undefined {

@@ -12,7 +12,7 @@ export const NET_DM_FAMILY = 'NET_DM'
 export const NET_DM_GROUP_EVENTS = 'events'
 const VERSION = 2
 
-const CMD = { config: 3, start: 4, stop: 5, packetAlert: 5, configGet: 6, statsGet: 8 } as const
+const CMD = { config: 2, start: 3, stop: 4, packetAlert: 5, configGet: 6, statsGet: 8 } as const
 
 const ATTR = {
   alertMode: 1,
