@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { readBtfEnum } from '../wire/btf.ts'
 import { isKnownReason } from './classifier.ts'
@@ -39,15 +39,15 @@ export interface KernelReason {
  * Reasons of the running kernel and of the modules that are loaded; empty where the kernel has no type information or
  * has no reasons yet (before Linux 5.17). `directory`: where the type information is.
  */
-export async function kernelReasons(directory = '/sys/kernel/btf'): Promise<KernelReason[]> {
-  const kernel = await readIfThere(join(directory, 'vmlinux'))
+export function kernelReasons(directory = '/sys/kernel/btf'): KernelReason[] {
+  const kernel = readIfThere(join(directory, 'vmlinux'))
   if (kernel === undefined) return []
   const reasons: KernelReason[] = []
   for (const { file, enumeration, prefix } of SOURCES) {
     const isKernel = file === 'vmlinux'
-    const bytes = isKernel ? kernel : await readIfThere(join(directory, file))
+    const bytes = isKernel ? kernel : readIfThere(join(directory, file))
     if (bytes === undefined) continue
-    const members = readBtfEnum(bytes, enumeration, isKernel ? undefined : kernel)
+    const members = readEnum(file, bytes, enumeration, isKernel ? undefined : kernel)
     for (const [member, value] of members ?? []) {
       const name = member.startsWith(prefix) ? member.slice(prefix.length) : member
       if (NO_REASON.test(name)) continue
@@ -57,9 +57,18 @@ export async function kernelReasons(directory = '/sys/kernel/btf'): Promise<Kern
   return reasons
 }
 
-async function readIfThere(path: string): Promise<Uint8Array | undefined> {
+function readEnum(file: string, bytes: Uint8Array, enumeration: string, base: Uint8Array | undefined) {
   try {
-    return await readFile(path)
+    return readBtfEnum(bytes, enumeration, base)
+  } catch (error) {
+    throw new Error(`type information of ${file}: ${(error as Error).message}`, { cause: error })
+  }
+}
+
+/** At once: the promised readFile() stops at the first short read, and sysfs gives the modules' page by page. */
+function readIfThere(path: string): Uint8Array | undefined {
+  try {
+    return readFileSync(path)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw error

@@ -305,6 +305,7 @@ export const FUNCTIONS: readonly Row[] = [
   ['skb_queue_purge', 'unknown', 'noise', 'queue that is thrown away, of a socket that is closed'],
   ['inet_sock_destruct', 'unknown', 'noise', 'teardown of a socket'],
   ['__sk_destruct', 'unknown', 'noise', 'teardown of a socket'],
+  ['udp_destruct', 'unknown', 'noise', 'teardown of a socket'],
   ['sk_stream_kill_queues', 'unknown', 'noise', 'teardown of a connection'],
   ['skb_release_data', 'unknown', 'noise', 'parts of a packet that is freed'],
   ['packet_rcv', 'unknown', 'noise', 'only the copy for a packet socket is lost'],

@@ -180,7 +180,6 @@ const SOFTWARE: readonly Case[] = [
     code: 316,
     reason: 'UDP_CSUM',
     frame: { wrongUdpChecksum: true, port: 79 },
-    prepare: t => sink(t, '/proc/self/ns/net', { address: '192.0.2.1', port: 79 }),
   },
   {
     name: 'larger than the MTU',
@@ -311,12 +310,12 @@ function brief({ reason, linux, symbol, inputifindex, header }: Seen) {
 }
 
 test('a bridge: unknown VLAN, and a port that does not forward', async t => {
-  const { collector, start, frame } = await lab(t, 'limit = 10000 hw = off')
+  const { start, frame } = await lab(t, 'limit = 10000 hw = off')
   ip('link add br0 type bridge vlan_filtering 1')
   t.after(() => ip('link del br0'))
   ip(`link set ${PORT} master br0`)
   ip('link set br0 up')
-  const agent = await start('limit = 10000 hw = off')
+  const agent = await start()
   await agent.line(/^listening/)
   const there = ifIndexOf(PEER, `${PORT}p`)
   run('bridge', 'link', 'set', 'dev', PORT, 'state', '3')
@@ -327,14 +326,15 @@ test('a bridge: unknown VLAN, and a port that does not forward', async t => {
   run('bridge', 'link', 'set', 'dev', PORT, 'state', '4')
   sendFrames(PEER, there, blocked, COUNT)
   await sleep(500)
+  const state = run('bridge', '-d', 'link', 'show', 'dev', PORT)
   ip(`link set ${PORT} nomaster`)
   // The collector can be reached again only now; the neighbour's entry is as it was.
   await agent.stop()
-  const counts = (await statusBy(agent)).filter(({ ifIndex: index }) => index === ifIndex(PORT))
-  const of = (code: number) => counts.filter(row => row.code === code).map(({ offered }) => offered)
+  const counts = await statusBy(agent)
+  const of = (code: number) =>
+    counts.filter(row => row.code === code && row.ifIndex === ifIndex(PORT)).map(({ offered }) => offered)
   assert.deepEqual(of(265), [COUNT], JSON.stringify(counts))
-  assert.deepEqual(of(266), [COUNT], JSON.stringify(counts))
-  assert.ok(dropsOf(collector).length >= 0)
+  assert.deepEqual(of(266), [COUNT], JSON.stringify({ counts, state }))
 })
 
 interface ReasonCount {
@@ -419,8 +419,11 @@ test('hardware drops arrive with trap, group and port', async t => {
 /** The drop monitor, used as another program would. */
 async function otherUser(t: TestContext) {
   const socket = NetlinkSocket.open(NETLINK_GENERIC)
-  t.after(() => socket.close())
   const { id } = (await resolveFamily(socket, 'NET_DM'))!
+  t.after(async () => {
+    await socket.request(stopDropMonitor(id, 'software'))
+    socket.close()
+  })
   const isOn = async () => {
     try {
       await socket.request(startDropMonitor(id, 'software'))
@@ -464,7 +467,6 @@ test('somebody else has it on for packets: the agent listens and leaves it on', 
   const other = await otherUser(t)
   await other.configure(true, 0, 300)
   await other.start()
-  t.after(() => other.stop())
   const before = await other.config()
   const agent = await start()
   await agent.line(/others have software drops on already/)
@@ -480,7 +482,6 @@ test('somebody else has it on for summaries: taken with force and given back, le
   const other = await otherUser(t)
   await other.configure(false, 0, 300)
   await other.start()
-  t.after(() => other.stop())
   const before = await other.config()
 
   const modest = await start('hw = off force = off')

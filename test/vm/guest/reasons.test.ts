@@ -4,9 +4,9 @@ import { test } from 'node:test'
 import { kernelReasons } from '../../../agent/drops/kernel-names.ts'
 import { kernelAtLeast, modprobe } from '../../support/guest.ts'
 
-test('every drop reason of this kernel and of its modules is known', async t => {
+test('every drop reason of this kernel and of its modules is known', t => {
   modprobe('openvswitch', 'mac80211')
-  const reasons = await kernelReasons()
+  const reasons = kernelReasons()
   const counts = Object.groupBy(reasons, ({ from }) => from)
   const told = Object.entries(counts).map(([from, list]) => `${list!.length} of ${from}`)
   const unmapped = reasons.filter(({ isMapped }) => !isMapped).map(({ name }) => name)
