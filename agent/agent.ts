@@ -175,7 +175,7 @@ export class Agent {
       alerts,
       ledger,
       log: this.#log,
-      onBatchEnd: () => datagrams.send(),
+      onBatchEnd: notifier.endBatch,
       onLost: notifier.lost,
       start,
       wishes: { software, hardware, force, truncateBytes, queueLength: DROP_QUEUE },

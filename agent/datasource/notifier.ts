@@ -80,6 +80,12 @@ export class Notifier {
     this.#write(drop, verdict.code)
   }
 
+  /** All drops of a batch have been given: the datagrams that they filled leave. */
+  readonly endBatch = (): void => {
+    this.#limiter.endBatch()
+    this.#datagrams.send()
+  }
+
   /** Notifications were lost before they came here: the field `drops` grows. */
   readonly lost = (count: number): void => {
     this.#state.drops = (this.#state.drops + count) >>> 0

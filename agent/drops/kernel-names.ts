@@ -18,7 +18,7 @@ const SOURCES: readonly Source[] = [
   { file: 'vmlinux', enumeration: 'skb_drop_reason', prefix: 'SKB_DROP_REASON_' },
   { file: 'vmlinux', enumeration: 'qdisc_drop_reason', prefix: '' },
   { file: 'openvswitch', enumeration: 'ovs_drop_reason', prefix: '' },
-  { file: 'mac80211', enumeration: '___mac80211_drop_reason', prefix: '' },
+  { file: 'mac80211', enumeration: '___mac80211_drop_reason', prefix: '___' },
 ]
 
 /** Members that mark a place in an enumeration and are no reason. */

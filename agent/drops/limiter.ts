@@ -26,10 +26,13 @@ export class Limiter {
   /** Kept for pairs that were not there in the second before. */
   readonly #reserve: number
   readonly #now: () => number
-  readonly #pairs = new Map<number, Pair>()
+  /** All pairs in the order in which they came, and by reason and ifIndex. */
+  readonly #pairs: Pair[] = []
+  readonly #byReason = new Map<number, Map<number, Pair>>()
   /** Pairs offered something in this second. */
   #active: Pair[] = []
   #windowStart: number
+  #clockRead = false
   #passed = 0
   /** Pairs of the second before of which nothing has come yet: each will want one at least. */
   #awaited = 0
@@ -46,12 +49,12 @@ export class Limiter {
   }
 
   /**
-   * True when a notification of `reason` (an id, below 2^20) on `ifIndex` may be sent. In each second at most `limit`
+   * True when a notification of `reason` (an id) on `ifIndex` may be sent. In each second at most `limit`
    * are; the first of a pair always, as long as fewer than `limit` were; the others while the pair has had less than
    * its share and enough is left for the first ones of pairs that are awaited or new.
    */
   take(reason: number, ifIndex: number): boolean {
-    if (this.#now() - this.#windowStart >= WINDOW_MS) this.#nextWindow()
+    if (!this.#clockRead) this.#readClock()
     const pair = this.#pairOf(reason, ifIndex)
     pair.offered++
     if (pair.offeredNow++ === 0) {
@@ -65,9 +68,14 @@ export class Limiter {
     return false
   }
 
+  /** A batch of drops has been taken: the clock is read again for the next one, and not for each drop. */
+  endBatch(): void {
+    this.#clockRead = false
+  }
+
   /** All pairs, in the order in which they were first seen. */
   pairs(): readonly Readonly<Pair>[] {
-    return [...this.#pairs.values()]
+    return this.#pairs
   }
 
   #pass(pair: Pair): true {
@@ -77,20 +85,30 @@ export class Limiter {
   }
 
   #pairOf(reason: number, ifIndex: number): Pair {
-    const key = reason * 2 ** 32 + ifIndex
-    const known = this.#pairs.get(key)
+    let byInterface = this.#byReason.get(reason)
+    const known = byInterface?.get(ifIndex)
     if (known !== undefined) return known
-    if (this.#pairs.size >= PAIRS_MOST && ifIndex !== 0) return this.#pairOf(reason, 0)
+    if (this.#pairs.length >= PAIRS_MOST && ifIndex !== 0) return this.#pairOf(reason, 0)
     const pair = { reason, ifIndex, offered: 0, suppressed: 0, offeredNow: 0, passedNow: 0, offeredBefore: 0 }
-    this.#pairs.set(key, pair)
+    if (byInterface === undefined) {
+      byInterface = new Map()
+      this.#byReason.set(reason, byInterface)
+    }
+    byInterface.set(ifIndex, pair)
+    this.#pairs.push(pair)
     return pair
   }
 
-  #nextWindow(): void {
+  #readClock(): void {
+    this.#clockRead = true
     const now = this.#now()
+    if (now - this.#windowStart >= WINDOW_MS) this.#nextWindow(now)
+  }
+
+  #nextWindow(now: number): void {
     const recent = now - this.#windowStart < 2 * WINDOW_MS
     this.#windowStart += Math.floor((now - this.#windowStart) / WINDOW_MS) * WINDOW_MS
-    for (const pair of this.#pairs.values()) pair.offeredBefore = recent ? pair.offeredNow : 0
+    for (const pair of this.#pairs) pair.offeredBefore = recent ? pair.offeredNow : 0
     const before = recent ? this.#active : []
     for (const pair of this.#active) {
       pair.offeredNow = 0

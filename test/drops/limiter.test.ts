@@ -19,6 +19,7 @@ function limiter(limit: number) {
   }
   const wait = (ms: number) => {
     nowMs += ms
+    under.endBatch()
   }
   return { under, passed, take, wait }
 }
@@ -126,6 +127,7 @@ describe('the limiter', () => {
         }
         for (const { waitMs, reason, ifIndex, times } of steps) {
           nowMs += waitMs
+          under.endBatch()
           if (Math.floor(nowMs / 1000) !== second) {
             check()
             second = Math.floor(nowMs / 1000)
