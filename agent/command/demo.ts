@@ -11,6 +11,8 @@ import { kernelSamples } from '../sources/psample.ts'
 const COLLECTOR_PORT = 6343
 const SAMPLING = 50
 const POLLING = 2
+/** Programs start within this time even on an emulated machine. */
+const START_SECONDS = 30
 
 /** `weir demo`: two hosts, traffic between them, the agent on one, and a table of what it sent. */
 export function demoCommand(): Command {
@@ -73,17 +75,20 @@ async function runDemo({ seconds }: { seconds: number }): Promise<void> {
       line => report.add(line),
     )
     lab.run(lab.host, [...weir, 'demo-traffic', 'receive'])
-    await setTimeout(500)
     const agent = lab.run(lab.host, [...weir, 'run', '--log-level', 'warn', '-f', conf])
-    await setTimeout(500)
-    say(`traffic for ${seconds} s, 1 packet in ${SAMPLING} sampled, counters every ${POLLING} s`)
-    lab.run(lab.peer, [...weir, 'demo-traffic', 'send', lab.host.ipv4, String(seconds)])
-    const early = await Promise.race([
+    const early = Promise.race([
       agent.ended.then(status => `the agent ended with status ${status}`),
       decoder.ended.then(status => `the decoder ended with status ${status}`),
-      setTimeout((seconds + POLLING + 1) * 1000),
     ])
-    if (early !== undefined) throw new Error(early)
+    await inTime(START_SECONDS, early, () => report.countersSamples > 0)
+    say(`traffic for ${seconds} s, 1 packet in ${SAMPLING} sampled, counters every ${POLLING} s`)
+    const traffic = lab.run(lab.peer, [...weir, 'demo-traffic', 'send', lab.host.ipv4, String(seconds)])
+    let sent = false
+    void traffic.ended.then(() => {
+      sent = true
+    })
+    await inTime(seconds + START_SECONDS, early, () => sent)
+    await setTimeout((POLLING + 1) * 1000)
     agent.child.kill('SIGTERM')
     await Promise.race([agent.ended, setTimeout(3000)])
     await setTimeout(200)
@@ -94,6 +99,20 @@ async function runDemo({ seconds }: { seconds: number }): Promise<void> {
   } finally {
     clean()
     say('the lab is removed')
+  }
+}
+
+/** Waits until `condition` holds; fails when `early` says that something has ended, or after `seconds`. */
+async function inTime(seconds: number, early: Promise<string>, condition: () => boolean): Promise<void> {
+  let ended: string | undefined
+  void early.then(text => {
+    ended = text
+  })
+  const deadline = performance.now() + seconds * 1000
+  while (!condition()) {
+    if (ended !== undefined) throw new Error(ended)
+    if (performance.now() > deadline) throw new Error(`nothing arrived within ${seconds} s`)
+    await setTimeout(50)
   }
 }
 

@@ -3,6 +3,8 @@ import type { Ledger, Loss } from '../health/ledger.ts'
 import { type CountersSampleInput, countersSampleSize, writeCountersSample } from '../wire/sflow/samples.ts'
 import { WireError, Writer } from '../wire/xdr.ts'
 
+const INTERFACE_SOURCE = 0
+
 /**
  * Writes counters samples into the open datagram. A sample that is too long for one datagram becomes several of the
  * same source, which the standard allows; a structure that is too long by itself is counted and left out.
@@ -51,6 +53,8 @@ export class CountersWriter {
       if (this.#writeOne({ ...input, sequence, records: records.slice(first, end) }, bytes)) sequence++
       first = end
     }
+    // Wireshark cannot step over the structures of a host or a container: nothing comes behind them.
+    if (input.sourceType !== INTERFACE_SOURCE) this.#datagrams.flush()
     return sequence - input.sequence
   }
 

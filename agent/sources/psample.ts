@@ -3,7 +3,8 @@ import { type Logger, RateLimitedLog } from '../health/log.ts'
 import { resolveFamily } from '../kernel/genl.ts'
 import { NETLINK_GENERIC, NETLINK_ROUTE, NetlinkError, NetlinkSocket } from '../kernel/netlink-socket.ts'
 import { type Family, GENL_GROUP_NOTIFY, readFamilyNotification } from '../wire/netlink/genl-ctrl.ts'
-import { loadSampleAction, PSAMPLE_FAMILY, PSAMPLE_GROUP_PACKETS } from '../wire/netlink/psample.ts'
+import { PSAMPLE_FAMILY, PSAMPLE_GROUP_PACKETS } from '../wire/netlink/psample.ts'
+import { loadSampleAction } from '../wire/netlink/tc.ts'
 import type { PsampleSamples } from './psample-samples.ts'
 
 /**

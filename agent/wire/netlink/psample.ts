@@ -4,12 +4,11 @@
  * those of the tunnel. Attribute 0 is a real attribute here: the input interface.
  */
 
-import { FLAG, MessageBuilder } from './message.ts'
-
-/** Generic netlink family, multicast groups and the one command that carries samples. */
+/** Generic netlink family, and the multicast group of the samples. */
 export const PSAMPLE_FAMILY = 'psample'
 export const PSAMPLE_GROUP_PACKETS = 'packets'
-export const PSAMPLE_CMD_SAMPLE = 0
+
+const CMD_SAMPLE = 0
 
 const ATTR = {
   iifindex: 0,
@@ -135,6 +134,7 @@ export function readPsample(
 
   let at = start + NLMSG_HEADER_BYTES + GENL_HEADER_BYTES
   if (at > received) return wrong(message, 'shorter than its headers', start)
+  if (view.getUint8(start + NLMSG_HEADER_BYTES) !== CMD_SAMPLE) return wrong(message, 'not a sample', start)
   const end = start + view.getUint32(start, true)
   if (end > received) return wrong(message, 'cut short', start)
   while (at + 4 <= end) {
@@ -302,20 +302,4 @@ const TUNNEL_BYTES = [8, 4, 4, 1, 1, 0, 0, 0, 0, 2, 2, 0, 16, 16, 0, 0, 0]
 
 function copy(view: DataView, offset: number, bytes: number): Uint8Array {
   return new Uint8Array(view.buffer, view.byteOffset + offset, bytes).slice()
-}
-
-const RTM_NEWACTION = 48
-const TCA_ACT_TAB = 1
-const TCA_ACT_KIND = 1
-
-/**
- * A request that makes the kernel load act_sample, and psample with it: psample has no module alias of its own
- * that a look-up of the family could load. It asks for a sample action without saying which, so that the answer
- * is always an error: EINVAL when the action is there, ENOENT when this kernel has none (net/sched/act_sample.c).
- */
-export function loadSampleAction(): Uint8Array {
-  // struct tcamsg: family and padding, 4 bytes.
-  return new MessageBuilder(RTM_NEWACTION, FLAG.ack | FLAG.create | FLAG.exclusive, new Uint8Array(4))
-    .nest(TCA_ACT_TAB, table => table.nest(1, action => action.text(TCA_ACT_KIND, 'sample')))
-    .build()
 }

@@ -177,6 +177,17 @@ export function dumpSampleActions(): Uint8Array<ArrayBuffer> {
     .build()
 }
 
+/**
+ * Request that makes the kernel load act_sample, and psample with it: psample has no module alias of its own that a
+ * look-up of the family could load. It asks for a sample action without saying which, so that the answer is always an
+ * error: EINVAL when the kind is there, ENOENT when this kernel has none (net/sched/act_sample.c).
+ */
+export function loadSampleAction(): Uint8Array<ArrayBuffer> {
+  return new MessageBuilder(RTM.newAction, FLAG.create | FLAG.exclusive, new Uint8Array(ACTION_HEADER))
+    .nest(ROOT.actions, actions => actions.nest(1, action => action.text(ACTION.kind, 'sample')))
+    .build()
+}
+
 /** Reads an RTM_NEWQDISC or RTM_DELQDISC. */
 export function readQdisc(message: Message): Qdisc {
   const attributes = attributesAfter(message, TC_HEADER)

@@ -168,6 +168,14 @@ describe('PSAMPLE messages', () => {
     assert.equal(message.problemOffset, 20)
   })
 
+  test('refuses another command of the family', () => {
+    const bytes = psampleMessage(sampleAttributes())
+    bytes[16] = 2
+    const message = emptyPsampleMessage()
+    assert.equal(readPsample(new DataView(bytes.buffer), 0, bytes.length, message), false)
+    assert.equal(message.problem, 'not a sample')
+  })
+
   test('every truncation is refused at a place inside the message', () => {
     const whole = psampleMessage(sampleAttributes())
     for (let end = 0; end < whole.length; end++) {
