@@ -401,5 +401,12 @@ async function forwardsPackets(): Promise<boolean> {
 function dropStatus({ notifier, monitor }: Drops): object {
   const { offered, exported, leftOut } = notifier
   const counts = notifier.counts().sort((a, b) => b.offered - a.offered)
-  return { monitor: monitor.state, offered, exported, leftOut, by: counts.slice(0, DROP_ROWS) }
+  const rest = counts.slice(DROP_ROWS)
+  const others = {
+    pairs: rest.length,
+    offered: rest.reduce((sum, row) => sum + row.offered, 0),
+    suppressed: rest.reduce((sum, row) => sum + row.suppressed, 0),
+  }
+  const by = counts.slice(0, DROP_ROWS)
+  return { monitor: monitor.state, offered, exported, leftOut, by, ...(rest.length > 0 ? { others } : {}) }
 }

@@ -164,7 +164,7 @@ export class DropMonitorSource {
         const denied = error instanceof SystemError && error.code === 'EPERM'
         this.#become(
           error instanceof DropMonitorBusyError ? 'taken by others' : 'refused',
-          denied ? `${message}: needs CAP_NET_ADMIN; no dropped packets from the drop monitor` : message,
+          denied ? `${message}: needs ${this.#joined ? 'CAP_NET_ADMIN' : 'CAP_SYS_ADMIN'}` : message,
         )
       }
     })

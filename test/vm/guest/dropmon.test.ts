@@ -50,7 +50,7 @@ function sysctl(path: string, value: string): void {
 async function lab(t: TestContext, dropmon: string) {
   neighbour(t, PORT)
   const collector = listen(t, PEER, COLLECTOR)
-  const start = async (settings = dropmon) => {
+  const start = async (settings = dropmon, under = ['env']) => {
     const folder = mkdtempSync(join(tmpdir(), 'weir-dropmon-'))
     t.after(() => rmSync(folder, { recursive: true, force: true }))
     const file = join(folder, 'weir.conf')
@@ -58,7 +58,7 @@ async function lab(t: TestContext, dropmon: string) {
       file,
       `sFlow { polling = 0 collector { ip = ${COLLECTOR.address} } dropmon { ${settings} } }\n`,
     )
-    const agent = runWeir(t, ['env'], ['run', '-f', file])
+    const agent = runWeir(t, under, ['run', '-f', file])
     await agent.line(/^running$/)
     return agent
   }
@@ -554,6 +554,35 @@ test('a flood of one reason does not hide another, and every drop is accounted f
   // The field grows by each notification that was not sent before the sample.
   const last = drops.at(-1)!
   assert.ok(last.drops > 0 && last.drops <= suppressed + before, `${last.drops}`)
+})
+
+test('a flood beyond all measure: the monitor rests, and comes back by itself', async t => {
+  const { start, send, collector } = await lab(t, 'hw = off max = 500 max_trip = 1')
+  const other = await otherUser(t)
+  const agent = await start()
+  await agent.line(/^listening for dropped packets/)
+  const flood = async () => {
+    for (let i = 0; i < 20 && !agent.log.some(({ msg }) => /rests/.test(msg)); i++) {
+      send({ port: 9 }, 2000)
+      await sleep(200)
+    }
+  }
+  await flood()
+  await agent.line(/drop alerts in a second: the drop monitor rests for 30 s/)
+  assert.equal(await other.isOn(), false)
+  const before = agent.log.length
+  await until('its return', () => agent.log.slice(before).some(({ msg }) => /^listening/.test(msg)), 60_000)
+  const seen = dropsOf(collector).length
+  send({ port: 9 }, 5)
+  await until('drops', () => dropsOf(collector).length >= seen + 5)
+  await agent.stop()
+})
+
+test('without the capability to listen the agent says so and runs on', async t => {
+  const { start } = await lab(t, 'hw = off')
+  const agent = await start('hw = off', ['setpriv', '--bounding-set', '-sys_admin'])
+  await agent.line(/^join netlink group NET_DM events: EPERM .*: needs CAP_SYS_ADMIN$/)
+  assert.equal((await agent.stop()).exit, 0)
 })
 
 test('a module that comes later', async t => {
