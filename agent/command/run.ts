@@ -40,7 +40,13 @@ async function run(options: { file?: string; logLevel: string }): Promise<void> 
   process.on('SIGUSR1', () => agent.logStatus())
   try {
     await agent.start()
-    setTimeout(releaseStartMemory, SETTLED_MS).unref()
+    setTimeout(() => {
+      try {
+        releaseStartMemory()
+      } catch (error) {
+        log.warn((error as Error).message)
+      }
+    }, SETTLED_MS).unref()
     const signal = await ended
     log.info(`ending on ${signal}`)
   } finally {
