@@ -1,27 +1,26 @@
 import { readFile } from 'node:fs/promises'
+import { isDeepStrictEqual } from 'node:util'
+import type { RunningSettings } from './auto-file.ts'
 import { chooseAgentAddress } from './config/agent-address.ts'
-import type { Config, DropmonConfig } from './config/config.ts'
+import type { Config, PsampleConfig } from './config/config.ts'
 import { pcapRate, pcapRule } from './config/pcap-rule.ts'
 import { effectiveRate } from './config/sampling-rate.ts'
 import { hostReaders } from './counters/host-readers.ts'
 import { interfaceReaders } from './counters/interface-readers.ts'
 import { InterfaceStatistics } from './counters/interface-statistics.ts'
 import { CountersWriter } from './datasource/counters-writer.ts'
-import { Notifier } from './datasource/notifier.ts'
 import { Poller, type PollFailure } from './datasource/poller.ts'
 import { Sampler } from './datasource/sampler.ts'
-import { Classifier } from './drops/classifier.ts'
-import { Collectors } from './export/collectors.ts'
-import { Datagrams } from './export/datagrams.ts'
+import { DropReports } from './drop-reports.ts'
+import type { Datagrams } from './export/datagrams.ts'
+import { Exporter } from './export/exporter.ts'
 import { Ledger } from './health/ledger.ts'
 import { type Logger, RateLimitedLog } from './health/log.ts'
 import { type Interface, type InterfaceEvent, Interfaces } from './interfaces.ts'
 import { UdpSender } from './kernel/udp-sender.ts'
-import { DropAlerts } from './sources/drop-alerts.ts'
-import { DropMonitorSource } from './sources/drop-monitor.ts'
 import { PacketSocketSource } from './sources/packet-socket.ts'
 import { PsampleSource } from './sources/psample.ts'
-import { PsampleSamples } from './sources/psample-samples.ts'
+import { type PsampleGroups, PsampleSamples } from './sources/psample-samples.ts'
 import { wantedSamplers } from './sources/tc-ports.ts'
 import { TcSamplers } from './sources/tc-samplers.ts'
 import { parseIp4, parseIp6 } from './wire/addresses.ts'
@@ -40,41 +39,30 @@ const HOUSEKEEPING_MS = 1000
 /** Changes of interfaces come in bursts; samplers and the agent address follow after this time. */
 const SETTLE_MS = 50
 
-/** Bytes of a dropped packet that are looked at, whatever is exported: up to the IP header behind two VLAN tags. */
-const LEAST_DROP_BYTES = 64
-/** Dropped packets that may wait in the kernel on each processor. */
-const DROP_QUEUE = 1000
-/** Rows of the status about drops: the pairs of reason and interface with the most of them. */
-const DROP_ROWS = 50
-
-/** What reports dropped packets. */
-interface Drops {
-  readonly datagrams: Datagrams
-  readonly notifier: Notifier
-  readonly monitor: DropMonitorSource
-}
-
 export class Agent {
   readonly ledger = new Ledger()
-  readonly #config: Config
+  #config: Config
   readonly #log: Logger
   readonly #limited = new RateLimitedLog()
   readonly #startedMs = performance.now()
   readonly #interfaces: Interfaces
-  readonly #collectors: Collectors
+  readonly #exporter: Exporter
   readonly #datagrams: Datagrams
   readonly #sampler: Sampler
   readonly #counters: CountersWriter
   readonly #poller: Poller
-  readonly #psampleSamples: PsampleSamples | undefined
-  readonly #psample: PsampleSource | undefined
-  readonly #taps: PacketSocketSource | undefined
-  readonly #tc: TcSamplers | undefined
-  readonly #drops: Drops | undefined
+  readonly #psampleSamples: PsampleSamples
+  #psample: PsampleSource | undefined
+  readonly #taps: PacketSocketSource
+  #tc: TcSamplers | undefined
+  readonly #drops: DropReports
   #statistics: InterfaceStatistics | undefined
-  /** Rate of each tapped interface. */
-  readonly #tapped = new Map<number, number>()
+  readonly #tapped = new Map<number, Tapped>()
   #address: string | undefined
+  /** That of the run before. */
+  readonly #previousAddress: string | undefined
+  /** The interface that has the address. */
+  #addressDevice: string | undefined
   #forwards = false
   #housekeeping: NodeJS.Timeout | undefined
   #settling: NodeJS.Timeout | undefined
@@ -82,36 +70,32 @@ export class Agent {
   readonly #counted = new Map<number, bigint>()
   #counting = false
   #running = false
+  /** The end of the start and all changes of the configuration so far; one is made at a time. */
+  #changes: Promise<void> = Promise.resolve()
 
-  /** Builds all parts; nothing is opened before start(). */
-  constructor(config: Config, log: Logger) {
+  /**
+   * Builds all parts; nothing is opened before start(). `previousAddress`: what the agent was known by in its run before,
+   * to be known by again where there is no reason against it.
+   */
+  constructor(config: Config, log: Logger, previousAddress?: string) {
+    this.#previousAddress = previousAddress
     this.#config = config
     this.#log = log
     const { ledger } = this
     this.#interfaces = new Interfaces({ log })
-    this.#collectors = new Collectors({ collectors: config.collectors, ledger, log, open: UdpSender.open })
-    const noAddress = ledger.loss(
-      'datagrams',
-      'no-agent-address',
-      'no interface has an address to be known by; give one to an interface, or set agentIP',
-    )
-    const sequence = { last: 0 }
-    const makeDatagrams = () =>
-      new Datagrams(
-        {
-          agentAddress: Uint8Array.of(0, 0, 0, 0),
-          subAgentId: config.subAgentId,
-          maxBytes: config.datagramBytes,
-          flushMs: config.flushMs,
-        },
-        (memory, spans, count) => {
-          if (this.#address === undefined) noAddress.count += count
-          else this.#collectors.send(memory, spans, count)
-        },
-        () => performance.now() - this.#startedMs,
-        sequence,
-      )
-    this.#datagrams = makeDatagrams()
+    this.#exporter = new Exporter({
+      collectors: config.collectors,
+      datagrams: {
+        subAgentId: config.subAgentId,
+        maxBytes: config.datagramBytes,
+        flushMs: config.flushMs,
+      },
+      ledger,
+      log,
+      open: UdpSender.open,
+      uptimeMs: () => performance.now() - this.#startedMs,
+    })
+    this.#datagrams = this.#exporter.datagrams
     this.#sampler = new Sampler(this.#datagrams, ledger, config.headerBytes)
     this.#counters = new CountersWriter(this.#datagrams, ledger)
     this.#poller = new Poller({
@@ -119,97 +103,74 @@ export class Agent {
       sink: this.#counters.write,
       onFailure: failure => this.#readerFailed(failure),
     })
-
-    const onBatchEnd = () => this.#datagrams.send()
-    const { psample, tc, pcap } = config
-    if (psample !== undefined) {
-      if (tc !== undefined) {
-        this.#tc = new TcSamplers({
-          log,
-          interfaces: this.#interfaces,
-          instance: config.subAgentId,
-          onGroup: () => this.#psampleSamples?.forgetForeignGroups(),
-        })
-      }
-      this.#psampleSamples = new PsampleSamples({
-        ingressGroup: psample.ingress ? psample.group : undefined,
-        egressGroup: psample.egress ? psample.group + 1 : undefined,
-        interfaces: this.#interfaces,
-        ledger,
-        sink: this.#sampler.accept,
-        portOfGroup: this.#tc?.portOfGroup,
-        portOfCookie: this.#tc?.portOfCookie,
-      })
-      this.#psample = new PsampleSource({ samples: this.#psampleSamples, ledger, log, onBatchEnd })
-    }
-    if (pcap.length > 0) {
-      const { headerBytes } = config
-      this.#taps = new PacketSocketSource({ ledger, sink: this.#sampler.accept, onBatchEnd, headerBytes })
-    }
-    if (config.dropmon !== undefined) this.#drops = this.#buildDrops(config.dropmon, makeDatagrams())
-  }
-
-  /** Drops go into datagrams of their own: collectors that do not know them lose the rest of a datagram. */
-  #buildDrops(dropmon: DropmonConfig, datagrams: Datagrams): Drops {
-    const { ledger } = this
-    const { headerBytes } = this.#config
-    const { start, software, hardware, force } = dropmon
-    const notifier = new Notifier({
-      datagrams,
-      ledger,
-      classifier: new Classifier(dropmon),
-      headerBytes,
-      limit: dropmon.limit,
-      now: () => performance.now(),
-    })
-    const alerts = new DropAlerts({
-      software: software || dropmon.softwarePassive,
-      hardware: hardware || dropmon.hardwarePassive,
+    this.#psampleSamples = new PsampleSamples({
+      ...psampleGroups(config.psample),
       interfaces: this.#interfaces,
       ledger,
-      sink: notifier.accept,
-      onLost: notifier.lost,
+      sink: this.#sampler.accept,
+      portOfGroup: group => this.#tc?.portOfGroup(group),
+      portOfCookie: (view, offset, length) => this.#tc?.portOfCookie(view, offset, length),
     })
-    const truncateBytes = Math.max(headerBytes, LEAST_DROP_BYTES)
-    const monitor = new DropMonitorSource({
-      alerts,
-      ledger,
-      log: this.#log,
-      onBatchEnd: notifier.endBatch,
-      onLost: notifier.lost,
-      start,
-      wishes: { software, hardware, force, truncateBytes, queueLength: DROP_QUEUE },
-      mostPerSecond: dropmon.mostPerSecond,
-      mostSeconds: dropmon.mostSeconds,
-    })
-    return { datagrams, notifier, monitor }
+    this.#taps = new PacketSocketSource({ ledger, sink: this.#sampler.accept, onBatchEnd: this.#onBatchEnd })
+    this.#drops = new DropReports({ datagrams: this.#datagrams, interfaces: this.#interfaces, ledger, log })
   }
 
   /**
    * Starts everything. Fails only when there is nothing to run on (no netlink); what a part may not do or does not
    * find is logged, and the rest runs.
    */
-  async start(): Promise<void> {
+  start(): Promise<void> {
+    const started = this.#start()
+    this.#changes = started.catch(() => {})
+    return started
+  }
+
+  async #start(): Promise<void> {
     this.#running = true
     const config = this.#config
     await this.#interfaces.start()
     this.#forwards = await forwardsPackets()
     this.#electAddress()
-    this.#collectors.start()
+    this.#exporter.start()
     await this.#attempt('counters', () => this.#startPolling())
     this.#interfaces.subscribe(event => this.#interfaceChanged(event))
-    if (config.tc !== undefined && config.psample === undefined) {
-      this.#log.warn('tc samplers need a psample block to be received: add psample { } to the configuration')
-    }
-    await this.#attempt('psample', () => this.#psample?.start())
-    await this.#attempt('tc', () => this.#tc?.start())
-    await this.#attempt('dropmon', () => this.#drops?.monitor.start())
-    await this.#placeSamplers()
+    await this.#startSources()
     this.#housekeeping = setInterval(() => this.#keepHouse(), HOUSEKEEPING_MS)
     this.#log.info(
       { agent: this.#address, collectors: config.collectors.map(({ name }) => name), file: config.file },
       'running',
     )
+  }
+
+  /**
+   * Goes on with another configuration. What it does not change goes on untouched: sockets, sequence numbers, sample
+   * pools. Changes are made one after the other.
+   */
+  change(config: Config): Promise<void> {
+    this.#changes = this.#changes.then(() => this.#attempt('configuration', () => this.#change(config)))
+    return this.#changes
+  }
+
+  async #change(config: Config): Promise<void> {
+    if (!this.#running) return
+    const before = this.#config
+    const differs = (...names: (keyof Config)[]) =>
+      names.some(name => !isDeepStrictEqual(before[name], config[name]))
+    this.#config = config
+    if (differs('subAgentId', 'datagramBytes', 'flushMs')) {
+      const { subAgentId, datagramBytes, flushMs } = config
+      this.#exporter.changeDatagrams({ subAgentId, maxBytes: datagramBytes, flushMs })
+    }
+    if (differs('collectors')) this.#exporter.changeCollectors(config.collectors)
+    if (differs('agent')) this.#electAddress()
+    if (differs('uuid')) this.#pollHost()
+    if (differs('polling')) this.#changePolling()
+    this.#sampler.headerBytes = config.headerBytes
+    // The cookies of the tc samplers carry the sub-agent.
+    if (config.tc === undefined || config.psample === undefined || differs('subAgentId')) await this.#stopTc()
+    if (config.psample === undefined) this.#stopPsample()
+    this.#psampleSamples.changeGroups(psampleGroups(config.psample))
+    await this.#startSources()
   }
 
   /** Stops in reverse, sends what is open and leaves nothing of ours in the kernel. May be called twice. */
@@ -219,17 +180,27 @@ export class Agent {
     clearInterval(this.#housekeeping)
     clearTimeout(this.#settling)
     this.#poller.stop()
-    await this.#attempt('tc', () => this.#tc?.stop())
-    await this.#attempt('dropmon', () => this.#drops?.monitor.stop())
+    await this.#changes
+    await this.#stopTc()
+    await this.#attempt('dropmon', () => this.#drops.stop())
     this.#keepHouse()
-    this.#taps?.stop()
-    this.#psample?.stop()
-    this.#datagrams.stop()
-    this.#drops?.datagrams.stop()
+    this.#taps.stop()
+    this.#stopPsample()
+    this.#datagrams.flush()
     this.logStatus()
-    this.#collectors.stop()
+    this.#exporter.stop()
     this.#statistics?.close()
     this.#interfaces.stop()
+  }
+
+  /** What holds now, for programs that want to send as this agent does. */
+  settings(): RunningSettings {
+    return {
+      config: this.#config,
+      address: this.#address,
+      device: this.#addressDevice,
+      collectorAddresses: this.#exporter.status().map(({ address }) => address),
+    }
   }
 
   /** Writes what was sent and what was lost to the log. */
@@ -239,9 +210,9 @@ export class Agent {
       {
         flowSamples: this.#sampler.exported,
         countersSamples: this.#counters.samples,
-        ...(this.#drops === undefined ? {} : { drops: dropStatus(this.#drops) }),
-        datagrams: this.#datagrams.closed + (this.#drops?.datagrams.closed ?? 0),
-        collectors: this.#collectors.status(),
+        drops: this.#drops.status(),
+        datagrams: this.#exporter.closed,
+        collectors: this.#exporter.status(),
         lost: Object.fromEntries(losses.map(loss => [`${loss.stage}/${loss.cause}`, loss.count])),
       },
       'status',
@@ -259,15 +230,26 @@ export class Agent {
 
   /** Host counters at once, interface counters spread over the interval. */
   async #startPolling(): Promise<void> {
-    const { polling, uuid } = this.#config
-    if (polling.seconds === 0) return
-    const intervalMs = polling.seconds * 1000
     this.#poller.start()
     // The host comes first: the first source is polled at once.
-    const interfaces = () => this.#interfaces.byIndex.values()
-    this.#poller.add({ ...HOST, intervalMs, readers: hostReaders({ uuid, interfaces }) })
+    this.#pollHost()
     this.#statistics = await InterfaceStatistics.open()
     for (const port of this.#interfaces.byIndex.values()) this.#poll(port)
+  }
+
+  #pollHost(): void {
+    const { polling, uuid } = this.#config
+    const interfaces = () => this.#interfaces.byIndex.values()
+    const intervalMs = polling.seconds * 1000
+    this.#poller.add({ ...HOST, intervalMs, readers: hostReaders({ uuid, interfaces }) })
+  }
+
+  #changePolling(): void {
+    const intervalMs = this.#config.polling.seconds * 1000
+    this.#poller.changeInterval(HOST.type, HOST.index, intervalMs)
+    for (const index of this.#interfaces.byIndex.keys()) {
+      this.#poller.changeInterval(INTERFACE, index, intervalMs)
+    }
   }
 
   /** Polls an interface that is up; loopback has nothing that a network engineer asks for. */
@@ -289,7 +271,7 @@ export class Agent {
       const { ifIndex } = event.before
       this.#poller.remove(INTERFACE, ifIndex)
       // At once: another interface may get the same ifIndex before the samplers are looked at.
-      this.#taps?.remove(ifIndex)
+      this.#taps.remove(ifIndex)
       this.#tapped.delete(ifIndex)
       this.#sampler.forget(ifIndex)
       this.#counted.delete(ifIndex)
@@ -304,20 +286,70 @@ export class Agent {
   }
 
   #electAddress(): void {
-    const { chosen, note } = chooseAgentAddress(this.#interfaces.localAddresses(), this.#config.agent)
-    if (chosen?.address === this.#address) return
+    const { chosen, note } = chooseAgentAddress(
+      this.#interfaces.localAddresses(),
+      this.#config.agent,
+      this.#address ?? this.#previousAddress,
+    )
+    this.#addressDevice = chosen?.interfaceName
+    const before = this.#address
+    if (chosen?.address === before) return
     this.#address = chosen?.address
+    if (chosen === undefined) this.#exporter.changeAgentAddress(undefined)
     if (note !== undefined) this.#log.warn(note)
     if (chosen === undefined) {
       this.#log.warn('no interface has an address to be known by: nothing is sent until one has')
       return
     }
-    this.#log.info({ interface: chosen.interfaceName, why: chosen.why }, `agent address ${chosen.address}`)
-    const address = parseIp4(chosen.address) ?? parseIp6(chosen.address)!
-    // All that is open goes out under the old address before the numbers start again.
-    this.#drops?.datagrams.flush()
-    this.#datagrams.changeAgentAddress(address)
-    this.#drops?.datagrams.changeAgentAddress(address)
+    const facts = { interface: chosen.interfaceName, why: chosen.why, before }
+    // Collectors see another agent from now on.
+    if (before === undefined) this.#log.info(facts, `agent address ${chosen.address}`)
+    else this.#log.warn(facts, `agent address ${chosen.address}, no longer ${before}`)
+    this.#exporter.changeAgentAddress(parseIp4(chosen.address) ?? parseIp6(chosen.address)!)
+  }
+
+  readonly #onBatchEnd = (): void => this.#datagrams.send()
+
+  /** Starts the sources of packets that the configuration asks for and that do not run yet; then places samplers. */
+  async #startSources(): Promise<void> {
+    const { psample, tc, dropmon, headerBytes, subAgentId } = this.#config
+    const { ledger } = this
+    if (psample !== undefined && this.#psample === undefined) {
+      this.#psample = new PsampleSource({
+        samples: this.#psampleSamples,
+        ledger,
+        log: this.#log,
+        onBatchEnd: this.#onBatchEnd,
+      })
+      await this.#attempt('psample', () => this.#psample?.start())
+    }
+    if (psample === undefined && tc !== undefined) {
+      this.#log.warn('tc samplers need a psample block to be received: add psample { } to the configuration')
+    } else if (tc !== undefined && this.#tc === undefined) {
+      this.#tc = new TcSamplers({
+        log: this.#log,
+        interfaces: this.#interfaces,
+        instance: subAgentId,
+        onGroup: () => this.#psampleSamples.forgetForeignGroups(),
+      })
+      await this.#attempt('tc', () => this.#tc?.start())
+    }
+    await this.#attempt('dropmon', () => this.#drops.change(dropmon, headerBytes))
+    await this.#placeSamplers()
+  }
+
+  async #stopTc(): Promise<void> {
+    const tc = this.#tc
+    if (tc === undefined) return
+    await this.#attempt('tc', () => this.#countPools())
+    await this.#attempt('tc', () => tc.stop())
+    this.#tc = undefined
+    this.#counted.clear()
+  }
+
+  #stopPsample(): void {
+    this.#psample?.stop()
+    this.#psample = undefined
   }
 
   /** Samplers follow the interfaces: tc filters, and packet sockets for the pcap blocks. */
@@ -333,23 +365,26 @@ export class Agent {
 
   #placeTap(port: Interface): void {
     const taps = this.#taps
-    if (taps === undefined) return
+    const { headerBytes } = this.#config
     const { ifIndex, name } = port
     const log = this.#log.child({ part: 'pcap', interface: name })
     const { rule, index, why } = pcapRule(this.#config.pcap, port)
     const { rate, rule: reason } =
       rule === undefined ? { rate: 0, rule: 'no pcap block' } : pcapRate(this.#config, index, port)
-    const before = this.#tapped.get(ifIndex) ?? 0
-    if (rate === before) return
+    const promiscuous = rule?.promisc === true
+    const before = this.#tapped.get(ifIndex)
+    const isSame = before?.promiscuous === promiscuous && before.headerBytes === headerBytes
+    if (rate === (before?.rate ?? 0) && (rate === 0 || isSame)) return
     try {
-      if (rate === 0) taps.remove(ifIndex)
-      else if (before > 0) taps.setRate(ifIndex, rate)
+      if (rate === 0) taps.end(ifIndex)
+      else if (isSame) taps.setRate(ifIndex, rate)
       else {
         const forwards = this.#forwards || port.kind === 'bridge' || port.masterKind === 'bridge'
-        const warning = taps.add({ ifIndex, name, rate, promiscuous: rule!.promisc, forwards })
+        const warning = taps.add({ ifIndex, name, rate, headerBytes, promiscuous, forwards })
         if (warning !== undefined) log.warn(warning)
       }
-      this.#tapped.set(ifIndex, rate)
+      if (rate === 0) this.#tapped.delete(ifIndex)
+      else this.#tapped.set(ifIndex, { rate, promiscuous, headerBytes })
       if (rate > 0) log.info({ why, reason }, `${name} is sampled 1 in ${rate} by a packet socket`)
       else log.info({ why, reason }, `${name} is not sampled any more`)
     } catch (error) {
@@ -365,8 +400,8 @@ export class Agent {
 
   #keepHouse(): void {
     this.#psample?.poll()
-    this.#taps?.poll()
-    this.#drops?.monitor.poll()
+    this.#taps.poll()
+    this.#drops.poll()
     void this.#attempt('tc', () => this.#countPools())
     const problem = this.#counters.takeProblem()
     if (problem !== undefined) this.#limited.line('counters', held => this.#log.warn({ held }, problem))
@@ -391,22 +426,23 @@ export class Agent {
   }
 }
 
+/** How a tapped interface is sampled. */
+interface Tapped {
+  readonly rate: number
+  readonly promiscuous: boolean
+  readonly headerBytes: number
+}
+
+function psampleGroups(psample: PsampleConfig | undefined): PsampleGroups {
+  return {
+    ingressGroup: psample?.ingress ? psample.group : undefined,
+    egressGroup: psample?.egress ? psample.group + 1 : undefined,
+  }
+}
+
 /** True when this host passes packets on between its interfaces: what comes in need not end here. */
 async function forwardsPackets(): Promise<boolean> {
   const files = ['/proc/sys/net/ipv4/ip_forward', '/proc/sys/net/ipv6/conf/all/forwarding']
   const values = await Promise.all(files.map(file => readFile(file, 'utf8').catch(() => '0')))
   return values.some(value => value.trim() !== '0')
-}
-
-function dropStatus({ notifier, monitor }: Drops): object {
-  const { offered, exported, leftOut } = notifier
-  const counts = notifier.counts().sort((a, b) => b.offered - a.offered)
-  const rest = counts.slice(DROP_ROWS)
-  const others = {
-    pairs: rest.length,
-    offered: rest.reduce((sum, row) => sum + row.offered, 0),
-    suppressed: rest.reduce((sum, row) => sum + row.suppressed, 0),
-  }
-  const by = counts.slice(0, DROP_ROWS)
-  return { monitor: monitor.state, offered, exported, leftOut, by, ...(rest.length > 0 ? { others } : {}) }
 }

@@ -64,7 +64,7 @@ case $step in
     native
     ;;
   test)
-    debian iproute2 iputils-ping ethtool tcpdump tshark pmacct nfdump-sflow
+    debian iproute2 iputils-ping ethtool tcpdump tshark pmacct nfdump-sflow dnsmasq-base
     vm
     ;;
   vm) vm ;;

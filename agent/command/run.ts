@@ -1,12 +1,18 @@
 import { Command, Option } from 'commander'
 import { Agent } from '../agent.ts'
-import { loadConfigFile } from '../config/load.ts'
+import { AUTO_FILE, AutoFile } from '../auto-file.ts'
+import { DEFAULT_FILES, loadConfigFile } from '../config/load.ts'
 import { formatProblem, linesOf } from '../config/problem.ts'
-import { createLogger, LOG_LEVELS } from '../health/log.ts'
+import { createLogger, LOG_LEVELS, type Logger } from '../health/log.ts'
 import { releaseStartMemory } from '../kernel/memory.ts'
+import { initialConfig, LiveConfig } from '../live-config.ts'
+import { PID_FILE, removePidFile, writePidFile } from './pid-file.ts'
 
 /** By then every part has run once, and the code that is hot has been compiled. */
 const SETTLED_MS = 10_000
+
+/** How often the settings in force are compared with the file that tells them. */
+const AUTO_FILE_MS = 1000
 
 /** `weir run`: the daemon, in the foreground. */
 export function runCommand(): Command {
@@ -14,9 +20,18 @@ export function runCommand(): Command {
     .summary('run the agent in the foreground')
     .description(
       'Reads the configuration and runs until SIGTERM or SIGINT. The configuration is checked first: an error ' +
-        'refuses the start, as `weir check` would tell. SIGUSR1 writes what was sent and lost to the log.',
+        'refuses the start, as `weir check` would tell. SIGHUP has the file read again (`weir reload`). SIGUSR1 writes ' +
+        'what was sent and lost to the log.',
     )
     .option('-f, --file <file>', 'configuration (default: /etc/weir.conf, else /etc/hsflowd.conf)')
+    .option(
+      '-o, --output <file>',
+      `settings in force, for other programs (default: ${AUTO_FILE} for a default configuration, else none)`,
+    )
+    .option(
+      '--pid-file <file>',
+      `file that tells \`weir reload\` of this agent (default: ${PID_FILE} for a default configuration, else none)`,
+    )
     .addOption(
       new Option('--log-level <level>', 'least important messages to log')
         .choices(LOG_LEVELS)
@@ -25,21 +40,41 @@ export function runCommand(): Command {
     .action(run)
 }
 
-async function run(options: { file?: string; logLevel: string }): Promise<void> {
+interface RunOptions {
+  readonly file?: string
+  readonly output?: string
+  readonly pidFile?: string
+  readonly logLevel: string
+}
+
+async function run(options: RunOptions): Promise<void> {
   const { config, problems, file, text } = await loadConfigFile(options.file)
   const lines = linesOf(text)
   for (const problem of problems) process.stderr.write(`${formatProblem(problem, file, lines)}\n`)
   if (config === undefined) throw new Error(`not started: ${file} has errors`)
 
   const log = createLogger(options.logLevel)
-  const agent = new Agent(config, log)
+  const pidFile = options.pidFile ?? (isDefault(file) ? PID_FILE : undefined)
+  // One that was asked for has to be; the usual one may belong to the agent of another namespace.
+  if (options.pidFile !== undefined) writePidFile(options.pidFile, file)
+  else if (pidFile !== undefined) tryPidFile(pidFile, file, log)
+  const auto = openAutoFile(options.output, file, log)
+  const agent = new Agent(initialConfig(config), log, auto?.previousAddress)
+  const live = new LiveConfig({ config, text, log, onChange: changed => void agent.change(changed) })
   const ended = new Promise<string>(resolve => {
     process.once('SIGTERM', () => resolve('SIGTERM'))
     process.once('SIGINT', () => resolve('SIGINT'))
   })
+  let updating: NodeJS.Timeout | undefined
   process.on('SIGUSR1', () => agent.logStatus())
+  process.on('SIGHUP', () => void live.reload())
   try {
     await agent.start()
+    live.start()
+    if (auto !== undefined) {
+      auto.update(agent.settings())
+      updating = setInterval(() => auto.update(agent.settings()), AUTO_FILE_MS)
+    }
     setTimeout(() => {
       try {
         releaseStartMemory()
@@ -50,6 +85,34 @@ async function run(options: { file?: string; logLevel: string }): Promise<void> 
     const signal = await ended
     log.info(`ending on ${signal}`)
   } finally {
+    live.stop()
+    clearInterval(updating)
     await agent.stop()
+    auto?.close()
+    if (pidFile !== undefined) removePidFile(pidFile)
+  }
+}
+
+function isDefault(file: string): boolean {
+  return DEFAULT_FILES.some(name => name === file)
+}
+
+/** A file that was asked for has to be; the usual one is a service to others, and the agent runs without it. */
+function openAutoFile(asked: string | undefined, file: string, log: Logger): AutoFile | undefined {
+  if (asked !== undefined) return new AutoFile(asked)
+  if (!isDefault(file)) return undefined
+  try {
+    return new AutoFile(AUTO_FILE)
+  } catch (error) {
+    log.info(`other programs are not told the settings: ${(error as Error).message}`)
+    return undefined
+  }
+}
+
+function tryPidFile(path: string, file: string, log: Logger): void {
+  try {
+    writePidFile(path, file)
+  } catch (error) {
+    log.info(`\`weir reload\` does not find this agent: ${(error as Error).message}`)
   }
 }

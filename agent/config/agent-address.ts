@@ -42,11 +42,13 @@ const BOOST = 13
 /**
  * Ranks the candidates and chooses the best, or `agentIP` when the rules name one. Candidates are in the order in
  * which the kernel lists them. Of an interface that is down only the first IPv4 address and the IPv6 addresses
- * take part. A score of 0 does not exclude an address: it is taken when there is nothing better.
+ * take part. A score of 0 does not exclude an address: it is taken when there is nothing better. `previous` is the
+ * address chosen before: among equals it stays, so that the collectors go on knowing the agent by it.
  */
 export function chooseAgentAddress(
   candidates: readonly AddressCandidate[],
   rules: AgentAddressConfig,
+  previous?: string,
 ): AgentAddressChoice {
   const pegged = deviceAddresses(candidates, rules.device)
   const byAddress = new Map<string, Scored>()
@@ -62,7 +64,11 @@ export function chooseAgentAddress(
   }
   // The sort is stable: what is still equal stays in the order of discovery.
   const ranked = [...byAddress.values()].sort(
-    (a, b) => b.score - a.score || Number(a.temporary) - Number(b.temporary) || a.ifIndex - b.ifIndex,
+    (a, b) =>
+      b.score - a.score ||
+      Number(a.temporary) - Number(b.temporary) ||
+      Number(b.address === previous) - Number(a.address === previous) ||
+      a.ifIndex - b.ifIndex,
   )
   const note =
     rules.device !== undefined && pegged.size === 0

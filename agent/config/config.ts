@@ -7,12 +7,17 @@ export interface Config {
   /** The file it came from, for messages. */
   readonly file: string
   /**
-   * The line of each thing the file sets, by its name in full: `sampling.10G`, `psample.group`, `collector[0].ip`.
+   * The line of each thing the file sets, by its name in full: `sampling.10G`, `psample.group`, `collector[0].ip`; 0
+   * for what DNS sets.
    * What is not here has its default.
    */
   readonly lines: ReadonlyMap<string, number>
+  /** Take a changed file without being asked. */
+  readonly watch: boolean
   readonly sampling: SamplingConfig
   readonly polling: PollingConfig
+  /** All of `sampling.NAME` and `polling.NAME` for the programs that read hsflowd.auto, the last declared first. */
+  readonly external: readonly ExternalConfig[]
   readonly agent: AgentAddressConfig
   /** sFlow sub-agent id, 0 to 199,999. */
   readonly subAgentId: number
@@ -25,6 +30,8 @@ export interface Config {
   /** Longest time a sample waits in the open datagram, milliseconds, 1 to 1000. */
   readonly flushMs: number
   readonly collectors: readonly CollectorConfig[]
+  /** Present when collectors and settings are to be looked up in DNS. */
+  readonly discovery: DiscoveryConfig | undefined
   /** Present when the block is. */
   readonly psample: PsampleConfig | undefined
   readonly tc: TcConfig | undefined
@@ -51,6 +58,13 @@ export interface PollingConfig {
   readonly byApplication: ReadonlyMap<string, number>
 }
 
+export interface ExternalConfig {
+  /** What follows the first dot, as written: `10G`, `http`, `app.web`. */
+  readonly name: string
+  readonly sampling: number | undefined
+  readonly polling: number | undefined
+}
+
 export interface AgentAddressConfig {
   /** `agentIP`: numeric address; need not be a local one. */
   readonly address: string | undefined
@@ -67,6 +81,11 @@ export interface CidrRule {
   readonly exclude: boolean
 }
 
+export interface DiscoveryConfig {
+  /** What follows `_sflow._udp`, as written; undefined takes the resolver's search list. */
+  readonly domain: string | undefined
+}
+
 export interface CollectorConfig {
   /** Name or numeric address, as written. */
   readonly host: string
@@ -77,7 +96,17 @@ export interface CollectorConfig {
   readonly device: string | undefined
   /** Network namespace (name under /var/run/netns, or a path). */
   readonly namespace: string | undefined
+  /** Numeric address to send from. */
+  readonly source: string | undefined
+  /** Classes of samples that it gets. */
+  readonly send: readonly SampleClass[]
+  /** No datagram holds samples of two classes. */
+  readonly separate: boolean
+  /** Interface number that stands for the device itself. */
+  readonly internalInterface: number
 }
+
+export type SampleClass = 'flows' | 'counters' | 'drops'
 
 export interface PsampleConfig {
   /** PSAMPLE group of ingress samples; egress samples come on `group + 1`. */

@@ -4,7 +4,7 @@ import { constants, existsSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { isIPv6 } from 'node:net'
 import { text as textOf } from 'node:stream/consumers'
-import type { CollectorConfig, Config, DropmonConfig, PcapConfig } from './config.ts'
+import type { CollectorConfig, Config, DropmonConfig, ExternalConfig, PcapConfig } from './config.ts'
 import { type Parsed, parse } from './parse.ts'
 import { byPlace, type Problem } from './problem.ts'
 import { speedName } from './sampling-rate.ts'
@@ -103,8 +103,11 @@ function checkRules({ values, places }: Parsed, problems: Problem[]): void {
     // An ip that was refused has its own error.
     if (!places.has(`collector[${i}].ip`)) report('error', `collector[${i}]`, 'collector { } has no ip')
     if (collector.ip === undefined) return
-    const { ip, udpport, dev, namespace } = collector
-    const target = JSON.stringify([ip, udpport, dev, namespace])
+    const { ip, udpport, dev, vrf, namespace } = collector
+    if (dev !== undefined && vrf !== undefined && dev !== vrf) {
+      report('error', `collector[${i}].vrf`, `vrf and dev both say where to send through; dev is ${dev}`)
+    }
+    const target = JSON.stringify([ip, udpport, dev ?? vrf, namespace])
     const same = targets.get(target)
     if (same === undefined) targets.set(target, places.get(`collector[${i}]`)!.line)
     else
@@ -114,9 +117,11 @@ function checkRules({ values, places }: Parsed, problems: Problem[]): void {
         `the same collector as in line ${same}: it gets every datagram twice`,
       )
   })
-  if (values.collector.length === 0 && places.has('sFlow')) {
-    const sources = ['dns-sd', 'DNSSD', 'sonic', 'eapi'] as const
-    const source = sources.find(name => values[name] !== undefined && values[name] !== false)
+  if (discovery && values.collector.length > 0) {
+    report('warning', 'collector[0]', 'the collectors that DNS names take the place of those of the file')
+  }
+  if (values.collector.length === 0 && !discovery && places.has('sFlow')) {
+    const source = (['sonic', 'eapi'] as const).find(name => values[name] !== undefined)
     if (source === undefined)
       report('error', 'sFlow', 'no collector: at least one collector { ip = … } is needed')
     else report('warning', source, 'no collector: nothing is sent')
@@ -134,11 +139,7 @@ function checkRules({ values, places }: Parsed, problems: Problem[]): void {
     const path = `sampling.${name}`
     const speed = speedOf(name)
     if (speed === undefined) {
-      report(
-        'warning',
-        path,
-        `${path} has no effect: "${name}" is no speed, and hsflowd.auto is not written yet`,
-      )
+      report('warning', path, `"${name}" is no speed: only programs that read hsflowd.auto see it`)
     } else if (speedName(speed) !== name) {
       report(
         'warning',
@@ -162,6 +163,7 @@ function toConfig({ values, places }: Parsed, file: string): Config {
   return {
     file,
     lines: new Map([...places].map(([name, { line }]) => [name, line])),
+    watch: values.watch,
     sampling: {
       rate: values.sampling,
       bySpeed: new Map([...values['sampling.']].filter(([name]) => speedOf(name) !== undefined)),
@@ -169,6 +171,7 @@ function toConfig({ values, places }: Parsed, file: string): Config {
       byApplication: values['sampling.app.'],
     },
     polling: { seconds: values.polling, byApplication: values['polling.app.'] },
+    external: externals({ values, places }),
     agent: {
       address: values.agentIP,
       device: values.agent,
@@ -180,6 +183,10 @@ function toConfig({ values, places }: Parsed, file: string): Config {
     datagramBytes: values.datagramBytes,
     flushMs: values.flush,
     collectors: values.collector.map(toCollector),
+    discovery:
+      values['dns-sd'] === undefined && values.DNSSD !== true
+        ? undefined
+        : { domain: values['dns-sd']?.domain ?? values.DNSSD_domain },
     psample: psample && { group: psample.group, ingress: psample.ingress, egress: psample.egress },
     tc: dent && {
       switchport: dent.switchport,
@@ -189,6 +196,24 @@ function toConfig({ values, places }: Parsed, file: string): Config {
     pcap: values.pcap.map(toPcap),
     dropmon: values.dropmon && toDropmon(values.dropmon),
   }
+}
+
+function externals({ values, places }: Pick<Parsed, 'values' | 'places'>): ExternalConfig[] {
+  const families = ['sampling', 'polling'].map(key => {
+    const named = key === 'sampling' ? values['sampling.'] : values['polling.']
+    const applications = key === 'sampling' ? values['sampling.app.'] : values['polling.app.']
+    return new Map([...named, ...[...applications].map(([name, n]) => [`app.${name}`, n] as const)])
+  }) as [Map<string, number>, Map<string, number>]
+  const [sampling, polling] = families
+  const place = (name: string) => {
+    const lines = ['sampling', 'polling']
+      .map(key => places.get(`${key}.${name}`))
+      .filter(one => one !== undefined)
+    return lines.sort(byPlace)[0]!
+  }
+  return [...new Set([...sampling.keys(), ...polling.keys()])]
+    .sort((a, b) => byPlace(place(b), place(a)))
+    .map(name => ({ name, sampling: sampling.get(name), polling: polling.get(name) }))
 }
 
 function toDropmon(block: NonNullable<Values['dropmon']>): DropmonConfig {
@@ -209,15 +234,20 @@ function toDropmon(block: NonNullable<Values['dropmon']>): DropmonConfig {
   }
 }
 
-function toCollector({ ip, udpport, name, dev, namespace }: Values['collector'][number]): CollectorConfig {
+function toCollector(collector: Values['collector'][number]): CollectorConfig {
+  const { ip, udpport, name, dev, vrf, namespace, source, send, separate } = collector
   // checkRules has refused a collector without ip.
   const host = ip!
   return {
     host,
     port: udpport,
     name: name ?? (isIPv6(host) ? `[${host}]:${udpport}` : `${host}:${udpport}`),
-    device: dev,
+    device: dev ?? vrf,
     namespace,
+    source,
+    send: send ?? ['flows', 'counters', 'drops'],
+    separate,
+    internalInterface: collector['internal-interface'],
   }
 }
 

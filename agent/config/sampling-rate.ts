@@ -100,5 +100,6 @@ function deepest(
 
 function rule(config: RateRules, name: string, value: number): string {
   const line = config.lines.get(name)
-  return `${name} = ${value} (${line === undefined ? 'default' : `line ${line}`})`
+  const origin = line === undefined ? 'default' : line === 0 ? 'DNS' : `line ${line}`
+  return `${name} = ${value} (${origin})`
 }

@@ -218,9 +218,6 @@ export const settings = {
     'name',
     'polling.web = 20',
     'Polling interval for other programs that read hsflowd.auto.',
-    {
-      inactive: 'hsflowd.auto is not written yet',
-    },
   ),
   'polling.app.': family(
     seconds,
@@ -270,6 +267,9 @@ export const settings = {
       ours: true,
     },
   ),
+  watch: setting(kind.onOff(), 'off', 'Take this file again, as `weir reload` does, whenever it changes.', {
+    ours: true,
+  }),
   budget: optional(
     kind.int(1),
     '20000',
@@ -318,13 +318,16 @@ export const settings = {
       name: optional(kind.word('a name'), 'main', 'What messages and status call it; else `ip:udpport`.', {
         ours: true,
       }),
-      source: optional(kind.address(), '192.0.2.1', 'Source address of its datagrams.', {
+      source: optional(
+        kind.address(),
+        '192.0.2.1',
+        'Address to send its datagrams from; else the kernel chooses.',
+        {
+          ours: true,
+        },
+      ),
+      vrf: optional(device, 'mgmt', 'VRF to send through; the same as `dev`, by its other name.', {
         ours: true,
-        inactive: 'the kernel chooses the source address',
-      }),
-      vrf: optional(device, 'mgmt', 'VRF to send through.', {
-        ours: true,
-        inactive: 'name the VRF with `dev`',
       }),
       send: optional(
         kind.someOf('flows', 'counters', 'drops'),
@@ -332,12 +335,10 @@ export const settings = {
         'Classes of samples it gets; else all.',
         {
           ours: true,
-          inactive: 'every collector gets all samples',
         },
       ),
       separate: setting(kind.onOff(), 'off', 'Never mix classes of samples in one datagram.', {
         ours: true,
-        inactive: 'datagrams hold samples of all classes',
       }),
       'internal-interface': setting(
         kind.int(0),
@@ -345,11 +346,10 @@ export const settings = {
         'Interface number that stands for the device itself.',
         {
           ours: true,
-          inactive: 'it is 0x3fffffff for every collector',
         },
       ),
     },
-    'Where datagrams are sent. Each block adds one; every collector gets the same datagrams.',
+    'Where datagrams are sent. Each block adds one; every collector gets all samples unless it says otherwise.',
   ),
 
   psample: block(
@@ -392,12 +392,17 @@ export const settings = {
 
   'dns-sd': block(
     {
-      domain: optional(kind.word('a domain'), '.example.com', 'Domain that follows `_sflow._udp`.', {
-        also: ['DNSSD_domain'],
-      }),
+      domain: optional(
+        kind.word('a domain'),
+        '.example.com',
+        'Domain that follows `_sflow._udp`; else those of the resolver.',
+        {
+          also: ['DNSSD_domain'],
+        },
+      ),
     },
-    'Finds collectors and settings in DNS.',
-    { inactive: 'collectors are not looked up in DNS yet' },
+    'Takes the collectors from the SRV records of `_sflow._udp`, and settings from its TXT record. They take the place of ' +
+      'the collectors, sampling, polling and headerBytes of this file.',
   ),
   dropmon: block(
     {

@@ -1,4 +1,4 @@
-import type { Classifier, LeftOut } from '../drops/classifier.ts'
+import { Classifier, type ClassifierOptions, type LeftOut } from '../drops/classifier.ts'
 import { Limiter } from '../drops/limiter.ts'
 import type { Datagrams } from '../export/datagrams.ts'
 import type { Ledger, Loss } from '../health/ledger.ts'
@@ -13,13 +13,16 @@ import { discardedPacketBytesWithoutHeader, writeDrop } from '../wire/sflow/disc
 export interface NotifierOptions {
   readonly datagrams: Datagrams
   readonly ledger: Ledger
-  readonly classifier: Classifier
+  /** Milliseconds on a monotonic clock. */
+  readonly now: () => number
+}
+
+/** What is reported, and how much of it. */
+export interface NotifierSettings extends ClassifierOptions {
   /** Octets of a packet to export at most. */
   readonly headerBytes: number
   /** Notifications per second at most. */
   readonly limit: number
-  /** Milliseconds on a monotonic clock. */
-  readonly now: () => number
 }
 
 /** One reason on one interface, for the status. */
@@ -40,18 +43,18 @@ export class Notifier {
   readonly leftOut: Record<LeftOut, number> = { noise: 0, host: 0, hidden: 0, 'unknown-trap': 0 }
 
   readonly #datagrams: Datagrams
-  readonly #classifier: Classifier
-  readonly #headerBytes: number
-  readonly #limiter: Limiter
+  readonly #now: () => number
+  #classifier!: Classifier
+  #limiter!: Limiter
+  #headerBytes = 0
   readonly #suppressed: Loss
   readonly #tooLong: Loss
   readonly #state = { sequence: 0, drops: 0 }
 
-  constructor({ datagrams, ledger, classifier, headerBytes, limit, now }: NotifierOptions) {
+  /** Takes nothing before change() has told what is reported. */
+  constructor({ datagrams, ledger, now }: NotifierOptions) {
     this.#datagrams = datagrams
-    this.#classifier = classifier
-    this.#headerBytes = headerBytes
-    this.#limiter = new Limiter(limit, now)
+    this.#now = now
     this.#suppressed = ledger.loss(
       'notifier',
       'suppressed',
@@ -62,6 +65,13 @@ export class Notifier {
       'too-long',
       'the notification does not fit into a datagram; raise datagramBytes',
     )
+  }
+
+  /** Goes on with other settings: numbers and sums go on, the counts by reason and interface begin again. */
+  change(settings: NotifierSettings): void {
+    this.#classifier = new Classifier(settings)
+    this.#limiter = new Limiter(settings.limit, this.#now)
+    this.#headerBytes = settings.headerBytes
   }
 
   /** Takes one drop from a source. The record is borrowed until this returns. */
@@ -110,7 +120,8 @@ export class Notifier {
       return
     }
     const length = Math.min(drop.headerLength, this.#headerBytes, room & ~3)
-    const at = datagrams.reserve(fixed + ((length + 3) & ~3))
+    // Collectors that do not know this sample lose what comes behind it.
+    const at = datagrams.reserve(fixed + ((length + 3) & ~3), true)
     state.sequence = (state.sequence + 1) >>> 0
     datagrams.commit(writeDrop(datagrams, at, drop, code, state, length))
     this.exported++

@@ -32,7 +32,8 @@ export class Sampler {
   readonly #noDataSource: Loss
   readonly #tooLong: Loss
   readonly #shortened: Loss
-  #headerBytes: number
+  /** Octets of a packet to export at most. */
+  headerBytes: number
   /** Samples taken from the sources. offered = exported + subSampled + the losses of stage `sampler`. */
   offered = 0
   /** Samples written into datagrams. */
@@ -40,10 +41,9 @@ export class Sampler {
   /** Samples merged into a later one because the feed's rate is finer than the configured one. */
   subSampled = 0
 
-  /** `headerBytes`: octets of the packet to export at most. */
   constructor(datagrams: Datagrams, ledger: Ledger, headerBytes: number) {
     this.#datagrams = datagrams
-    this.#headerBytes = headerBytes
+    this.headerBytes = headerBytes
     this.#noDataSource = ledger.loss(
       'sampler',
       'no-data-source',
@@ -126,7 +126,7 @@ export class Sampler {
     const fixed = flowSampleBytesWithoutHeader(sample)
     const room = datagrams.room - fixed
     let length = sample.headerLength
-    if (length > this.#headerBytes) length = this.#headerBytes
+    if (length > this.headerBytes) length = this.headerBytes
     if (length > room) {
       if (room < LEAST_HEADER_BYTES) {
         this.#tooLong.count++

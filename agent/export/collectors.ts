@@ -1,5 +1,6 @@
-import { lookup } from 'node:dns/promises'
+import { lookup, resolve4, resolve6 } from 'node:dns/promises'
 import { isIP } from 'node:net'
+import { isDeepStrictEqual } from 'node:util'
 import type { CollectorConfig } from '../config/config.ts'
 import type { Ledger, Loss } from '../health/ledger.ts'
 import { type Logger, RateLimitedLog } from '../health/log.ts'
@@ -18,6 +19,8 @@ export interface DatagramSocket {
   send(memory: ArrayBuffer, spans: Int32Array, count: number): number
   /** Payload bytes that the kernel took. */
   readonly bytes: number
+  /** Payload bytes that the path takes in one packet, as far as it is known. */
+  readonly mostBytes: number
   /** Datagrams not taken, by errno name. */
   readonly errors: ReadonlyMap<string, number>
   /** Errors that the network reported for datagrams that were taken, by errno name; not every one is reported. */
@@ -31,6 +34,13 @@ export interface SocketTarget {
   readonly port: number
   readonly device: string | undefined
   readonly namespace: string | undefined
+  readonly source: string | undefined
+}
+
+/** Addresses of a name, and for how long they are said to hold. */
+export interface Resolved {
+  readonly addresses: readonly string[]
+  readonly ttlSeconds: number
 }
 
 export interface CollectorsOptions {
@@ -40,7 +50,9 @@ export interface CollectorsOptions {
   /** Opens a connected socket; throws with a message that names what failed. */
   readonly open: (target: SocketTarget) => DatagramSocket
   /** All addresses of a name. */
-  readonly resolve?: (host: string) => Promise<string[]>
+  readonly resolve?: (host: string) => Promise<Resolved>
+  /** Told when less, or more, fits into one packet on the way to all of the collectors. */
+  readonly onPath?: (mostBytes: number) => void
 }
 
 /** Counts and state of one collector, for the status. */
@@ -60,18 +72,25 @@ export interface CollectorStatus {
   readonly problem: string | undefined
 }
 
-/** A name is looked up again after this time, because addresses move. */
-const RESOLVE_AGAIN_MS = 300_000
+/** A name is looked up again when its address may have moved: by its TTL, where there is one, but not all the time. */
+const DEFAULT_TTL_SECONDS = 300
+const LEAST_TTL_SECONDS = 10
+const MOST_TTL_SECONDS = 86_400
 /** First and longest wait after a failed look-up or a socket that could not be opened. */
 const RETRY_MS = 2_000
 const RETRY_MOST_MS = 60_000
 
 export class Collectors {
-  readonly #collectors: Collector[]
+  /** Datagrams given to send() while there was a collector. */
+  offered = 0
+  readonly #options: CollectorsOptions
+  readonly #resolve: (host: string) => Promise<Resolved>
+  #collectors: Collector[]
 
   constructor(options: CollectorsOptions) {
-    const resolve = oneAtATime(options.resolve ?? resolveName)
-    this.#collectors = options.collectors.map(config => new Collector(config, options, resolve))
+    this.#options = options
+    this.#resolve = oneAtATime(options.resolve ?? resolveName)
+    this.#collectors = options.collectors.map(config => this.#make(config))
   }
 
   /** Opens the sockets of numeric collectors at once; names follow when they are resolved. */
@@ -79,8 +98,27 @@ export class Collectors {
     for (const collector of this.#collectors) collector.start()
   }
 
+  /** Payload bytes that all paths take in one packet; Infinity as long as none is known. */
+  get mostBytes(): number {
+    return Math.min(...this.#collectors.map(collector => collector.mostBytes))
+  }
+
+  /** Goes on with other collectors. One whose configuration is the same keeps its socket and its counts. */
+  change(configs: readonly CollectorConfig[]): void {
+    const before = [...this.#collectors]
+    this.#collectors = configs.map(config => {
+      const same = before.findIndex(collector => isDeepStrictEqual(collector.config, config))
+      if (same >= 0) return before.splice(same, 1)[0]!
+      const added = this.#make(config)
+      added.start()
+      return added
+    })
+    for (const collector of before) collector.stop()
+  }
+
   /** Sends the same datagrams to each collector. The memory is borrowed until the call returns. */
   readonly send = (memory: ArrayBuffer, spans: Int32Array, count: number): void => {
+    if (this.#collectors.length > 0) this.offered += count
     for (const collector of this.#collectors) collector.send(memory, spans, count)
   }
 
@@ -91,12 +129,19 @@ export class Collectors {
   stop(): void {
     for (const collector of this.#collectors) collector.stop()
   }
+
+  #make(config: CollectorConfig): Collector {
+    return new Collector(config, this.#options, this.#resolve, () => this.#options.onPath?.(this.mostBytes))
+  }
 }
 
 class Collector {
-  readonly #config: CollectorConfig
+  readonly config: CollectorConfig
+  /** Payload bytes that the path takes in one packet; Infinity as long as there is no socket. */
+  mostBytes = Number.POSITIVE_INFINITY
   readonly #open: (target: SocketTarget) => DatagramSocket
-  readonly #resolve: (host: string) => Promise<string[]>
+  readonly #resolve: (host: string) => Promise<Resolved>
+  readonly #onPath: () => void
   readonly #log: Logger
   readonly #limited = new RateLimitedLog()
   readonly #notReady: Loss
@@ -109,6 +154,7 @@ class Collector {
   #offered = 0
   #sent = 0
   #bytes = 0
+  #lost = 0
   #reported = 0
   /** A new socket will be tried. */
   #reopening = false
@@ -117,11 +163,13 @@ class Collector {
   constructor(
     config: CollectorConfig,
     options: CollectorsOptions,
-    resolve: (host: string) => Promise<string[]>,
+    resolve: (host: string) => Promise<Resolved>,
+    onPath: () => void,
   ) {
-    this.#config = config
+    this.config = config
     this.#open = options.open
     this.#resolve = resolve
+    this.#onPath = onPath
     this.#log = options.log.child({ part: 'collector', collector: config.name })
     this.#notReady = options.ledger.loss(
       `collector ${config.name}`,
@@ -136,7 +184,7 @@ class Collector {
   }
 
   start(): void {
-    if (isIP(this.#config.host) !== 0) this.#connect(this.#config.host)
+    if (isIP(this.config.host) !== 0) this.#connect(this.config.host)
     else void this.#resolveAndConnect()
   }
 
@@ -145,6 +193,7 @@ class Collector {
     const socket = this.#socket
     if (socket === undefined) {
       this.#notReady.count += count
+      this.#lost += count
       return
     }
     const bytesBefore = socket.bytes
@@ -154,6 +203,7 @@ class Collector {
     this.#sent += sent
     this.#bytes += socket.bytes - bytesBefore
     this.#reported += reports
+    if (socket.mostBytes !== this.mostBytes) this.#measured(socket)
     if (sent < count) this.#refused(socket, count - sent)
     else if (reports > 0) this.#unheard(socket)
     else {
@@ -164,13 +214,13 @@ class Collector {
 
   status(): CollectorStatus {
     return {
-      name: this.#config.name,
+      name: this.config.name,
       address: this.#address,
-      port: this.#config.port,
+      port: this.config.port,
       offered: this.#offered,
       sent: this.#sent,
       bytes: this.#bytes,
-      lost: this.#notReady.count + this.#notTaken.count,
+      lost: this.#lost,
       reported: this.#reported,
       problem: this.#problem,
     }
@@ -189,6 +239,7 @@ class Collector {
    */
   #refused(socket: DatagramSocket, count: number): void {
     this.#notTaken.count += count
+    this.#lost += count
     this.#tell('are not sent', socket.errors)
     if (this.#reopening) return
     this.#reopening = true
@@ -207,31 +258,37 @@ class Collector {
     this.#tell('do not arrive', socket.reports)
   }
 
+  #measured(socket: DatagramSocket): void {
+    this.mostBytes = socket.mostBytes
+    this.#onPath()
+  }
+
   #tell(what: string, reasons: ReadonlyMap<string, number>): void {
     const names = [...reasons.keys()].join(', ')
-    this.#problem = `datagrams to ${this.#address} port ${this.#config.port} ${what}: ${names}`
+    this.#problem = `datagrams to ${this.#address} port ${this.config.port} ${what}: ${names}`
     this.#limited.line(this.#problem, held =>
       this.#log.warn({ counts: Object.fromEntries(reasons), held }, this.#problem),
     )
   }
 
   #connect(address: string): void {
-    const { port, device, namespace } = this.#config
+    const { port, device, namespace, source } = this.config
     try {
-      const socket = this.#open({ address, port, device, namespace })
+      const socket = this.#open({ address, port, device, namespace, source })
       this.#socket?.close()
       this.#socket = socket
       this.#address = address
       this.#problem = undefined
+      this.#measured(socket)
     } catch (error) {
       this.#failed((error as Error).message, () => this.#reconnect())
     }
   }
 
   async #resolveAndConnect(): Promise<void> {
-    const { host } = this.#config
+    const { host } = this.config
     try {
-      const addresses = await this.#resolve(host)
+      const { addresses, ttlSeconds } = await this.#resolve(host)
       if (this.#stopped) return
       const first = addresses[0]
       if (first === undefined) throw new Error('the name has no address')
@@ -242,7 +299,7 @@ class Collector {
       }
       // One timer serves all: what waits to open the socket again looks the name up by itself.
       if (this.#socket !== undefined && !this.#reopening) {
-        this.#again(RESOLVE_AGAIN_MS, () => void this.#resolveAndConnect())
+        this.#again(ttlSeconds * 1000, () => void this.#resolveAndConnect())
       }
     } catch (error) {
       if (this.#stopped) return
@@ -279,13 +336,24 @@ function sum(counts: ReadonlyMap<string, number>): number {
   return total
 }
 
-async function resolveName(host: string): Promise<string[]> {
+/**
+ * The system's resolver, which knows /etc/hosts and the like, tells the addresses; those of them that DNS has tell how
+ * long they hold.
+ */
+async function resolveName(host: string): Promise<Resolved> {
   const answers = await lookup(host, { all: true, order: 'verbatim' })
-  return answers.map(answer => answer.address)
+  const addresses = answers.map(answer => answer.address)
+  const records = await Promise.allSettled([resolve4(host, { ttl: true }), resolve6(host, { ttl: true })])
+  const ttls = records
+    .flatMap(result => (result.status === 'fulfilled' ? result.value : []))
+    .filter(({ address }) => addresses.includes(address))
+    .map(({ ttl }) => ttl)
+  const ttl = ttls.length === 0 ? DEFAULT_TTL_SECONDS : Math.min(...ttls)
+  return { addresses, ttlSeconds: Math.min(Math.max(ttl, LEAST_TTL_SECONDS), MOST_TTL_SECONDS) }
 }
 
 /** The system's resolver occupies a thread while it waits; one at a time leaves the others for the counters. */
-function oneAtATime(resolve: (host: string) => Promise<string[]>): (host: string) => Promise<string[]> {
+function oneAtATime(resolve: (host: string) => Promise<Resolved>): (host: string) => Promise<Resolved> {
   let last: Promise<unknown> = Promise.resolve()
   return host => {
     const next = last.then(

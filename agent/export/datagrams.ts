@@ -16,72 +16,70 @@ export interface DatagramOptions {
   flushMs: number
 }
 
-/** The sequence number of the last datagram sent; those who share it number their datagrams together. */
-export interface DatagramSequence {
-  last: number
-}
-
 /**
  * Takes `count` closed datagrams: their bytes are in `memory` at the offsets and lengths that alternate in
  * `spans`. All of it is borrowed until the call returns.
  */
 export type DatagramSink = (memory: ArrayBuffer, spans: Int32Array, count: number) => void
 
+/** Gets every sample that is committed, to have it in datagrams of its own. */
+export interface SampleFollower {
+  /** A whole sample, bytes `start` to `end` of `view`; `words` is the same memory. Borrowed until this returns. */
+  sample(view: DataView, words: Int32Array, start: number, end: number): void
+  /** Sends what is closed; flush() also what is open. */
+  send(): void
+  flush(): void
+}
+
 /** Datagrams that may wait to be sent; a full house is sent at once. */
 const SLOTS = 64
+/** The least that datagramBytes may be. */
+const LEAST_MAX_BYTES = 200
 const VERSION = 5
-/** The sequence number is this many bytes before the first sample: uptime and number of samples come between. */
-const SEQUENCE_BEFORE_SAMPLES = 12
 
 export class Datagrams implements DatagramMemory {
-  readonly view: DataView
-  readonly words: Int32Array
+  view!: DataView
+  words!: Int32Array
   /** Datagrams closed since the start. */
   closed = 0
   /** Samples committed since the start. */
   samples = 0
+  followers: readonly SampleFollower[] = []
 
-  readonly #memory: ArrayBuffer
+  #memory!: ArrayBuffer
   readonly #spans = new Int32Array(SLOTS * 2)
-  readonly #slotBytes: number
-  readonly #flushMs: number
+  #slotBytes = 0
+  #flushMs: number
   readonly #sink: DatagramSink
   readonly #uptimeMs: () => number
-  readonly #sequence: DatagramSequence
   #headerBytes = 0
   /** Bytes for samples in an empty datagram. */
   #room = 0
   #maxBytes: number
+  /** What the path takes at once. */
+  #limit = Number.POSITIVE_INFINITY
   #agentAddress: Uint8Array
   #subAgentId: number
   #waiting = 0
   #start = 0
   #position = 0
   #openSamples = 0
+  /** The sample being written, and the one before it in the open datagram, come last there. */
+  #isLast = false
+  #hasLast = false
+  #sequence = 0
   #timer: NodeJS.Timeout | undefined
   #openAtLastTick = false
 
-  /**
-   * `uptimeMs` tells the milliseconds since the agent started, on the monotonic clock. `sequence` is shared where
-   * several of these make the datagrams of one agent.
-   */
-  constructor(
-    options: DatagramOptions,
-    sink: DatagramSink,
-    uptimeMs: () => number,
-    sequence: DatagramSequence = { last: 0 },
-  ) {
-    this.#sequence = sequence
+  /** `uptimeMs` tells the milliseconds since the agent started, on the monotonic clock. */
+  constructor(options: DatagramOptions, sink: DatagramSink, uptimeMs: () => number) {
     this.#maxBytes = options.maxBytes & ~3
-    this.#slotBytes = this.#maxBytes
     this.#flushMs = options.flushMs
     this.#sink = sink
     this.#uptimeMs = uptimeMs
     this.#agentAddress = options.agentAddress
     this.#subAgentId = options.subAgentId
-    this.#memory = new ArrayBuffer(SLOTS * this.#slotBytes)
-    this.view = new DataView(this.#memory)
-    this.words = new Int32Array(this.#memory)
+    this.#allocate()
     this.#layOut()
   }
 
@@ -94,16 +92,42 @@ export class Datagrams implements DatagramMemory {
   changeAgentAddress(address: Uint8Array): void {
     this.flush()
     this.#agentAddress = address
-    this.#sequence.last = 0
+    this.#sequence = 0
     this.#layOut()
+  }
+
+  /**
+   * Sends what is open, then goes on with other options. The sequence goes on too, but that of another sub-agent starts
+   * from 1 (sFlow v5 §5). `view` and `words` may be others afterwards.
+   */
+  change({ subAgentId, maxBytes, flushMs }: Omit<DatagramOptions, 'agentAddress'>): void {
+    this.flush()
+    this.#flushMs = flushMs
+    if (subAgentId !== this.#subAgentId) {
+      this.#subAgentId = subAgentId
+      this.#sequence = 0
+    }
+    this.#maxBytes = maxBytes & ~3
+    if (this.#maxBytes !== this.#slotBytes) this.#allocate()
+    this.#layOut()
+  }
+
+  /** From now on datagrams have this many bytes at most, if that is less than the configured limit. */
+  limit(bytes: number): void {
+    this.#limit = Number.isFinite(bytes) ? Math.max(bytes, LEAST_MAX_BYTES) & ~3 : bytes
+    this.#room = Math.min(this.#maxBytes, this.#limit) - this.#headerBytes
   }
 
   /**
    * The byte offset at which a sample of `bytes` bytes may be written, or -1 if it would not fit into an empty
    * datagram. A datagram without room for it is closed first, so the size limit is never exceeded.
+   *
+   * Samples that are not known to every collector come `last` in a datagram: no other follows them there.
    */
-  reserve(bytes: number): number {
-    if (this.#position + bytes > this.#start + this.#maxBytes) {
+  reserve(bytes: number, last = false): number {
+    if (this.#hasLast && !last) this.#close()
+    this.#isLast = last
+    if (this.#position + bytes > this.#start + this.#headerBytes + this.#room) {
       if (bytes > this.#room) return -1
       this.#close()
     }
@@ -112,7 +136,9 @@ export class Datagrams implements DatagramMemory {
 
   /** The sample at the reserved offset ends at byte `end`. */
   commit(end: number): void {
+    for (const follower of this.followers) follower.sample(this.view, this.words, this.#position, end)
     this.#position = end
+    this.#hasLast = this.#isLast
     this.#openSamples++
     this.samples++
     if (this.#timer === undefined) this.#arm()
@@ -120,9 +146,11 @@ export class Datagrams implements DatagramMemory {
 
   /** Hands the closed datagrams to the sink. Sources call it once after each batch. */
   send(): void {
+    for (const follower of this.followers) follower.send()
     if (this.#waiting === 0) return
     const count = this.#waiting
-    this.#handOver()
+    this.#waiting = 0
+    this.#sink(this.#memory, this.#spans, count)
     this.#moveOpenToFront(count)
   }
 
@@ -130,6 +158,7 @@ export class Datagrams implements DatagramMemory {
   flush(): void {
     if (this.#openSamples > 0) this.#close()
     this.send()
+    for (const follower of this.followers) follower.flush()
   }
 
   /** Flushes and stops the timer. */
@@ -164,9 +193,17 @@ export class Datagrams implements DatagramMemory {
     this.#timer = setTimeout(this.#tick, this.#flushMs / 2)
   }
 
+  #allocate(): void {
+    this.#slotBytes = this.#maxBytes
+    this.#memory = new ArrayBuffer(SLOTS * this.#slotBytes)
+    this.view = new DataView(this.#memory)
+    this.words = new Int32Array(this.#memory)
+    this.#start = 0
+  }
+
   #layOut(): void {
     this.#headerBytes = this.#agentAddress.length === 16 ? 40 : 28
-    this.#room = this.#maxBytes - this.#headerBytes
+    this.#room = Math.min(this.#maxBytes, this.#limit) - this.#headerBytes
     this.#position = this.#start + this.#headerBytes
   }
 
@@ -178,7 +215,9 @@ export class Datagrams implements DatagramMemory {
     view.setUint32(start + 4, address.length === 16 ? 2 : 1)
     for (let i = 0; i < address.length; i++) view.setUint8(start + 8 + i, address[i]!)
     const at = start + 8 + address.length
+    this.#sequence = (this.#sequence + 1) >>> 0
     view.setUint32(at, this.#subAgentId)
+    view.setUint32(at + 4, this.#sequence)
     view.setUint32(at + 8, this.#uptimeMs() >>> 0)
     view.setUint32(at + 12, this.#openSamples)
 
@@ -188,23 +227,14 @@ export class Datagrams implements DatagramMemory {
     this.#waiting = slot + 1
     this.closed++
     this.#openSamples = 0
+    this.#hasLast = false
     this.#openAtLastTick = false
-    if (this.#waiting === SLOTS) this.#handOver()
+    if (this.#waiting === SLOTS) {
+      this.#waiting = 0
+      this.#sink(this.#memory, this.#spans, SLOTS)
+    }
     this.#start = this.#waiting * this.#slotBytes
     this.#position = this.#start + this.#headerBytes
-  }
-
-  /** Numbers the closed datagrams as they leave, so that they leave in the order of their numbers, and sends them. */
-  #handOver(): void {
-    const count = this.#waiting
-    const sequence = this.#sequence
-    const at = this.#headerBytes - SEQUENCE_BEFORE_SAMPLES
-    for (let slot = 0; slot < count; slot++) {
-      sequence.last = (sequence.last + 1) >>> 0
-      this.view.setUint32(this.#spans[slot * 2]! + at, sequence.last)
-    }
-    this.#waiting = 0
-    this.#sink(this.#memory, this.#spans, count)
   }
 
   /** The slots before the open datagram are free again: it becomes the first. */

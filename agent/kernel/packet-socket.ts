@@ -132,6 +132,11 @@ export class PacketSocket {
     this.#socket.attachFilter(randomFilter(rate, this.#snapBytes), `sample 1 in ${rate} on ${this.#name}`)
   }
 
+  /** From now on no packet is picked; those in the socket's queue still come. */
+  pickNone(): void {
+    this.#socket.attachFilter(instructions([[BPF.give, 0, 0, 0]]), `end sampling on ${this.#name}`)
+  }
+
   /** Reads the description of the packet in `slot` of the present batch. */
   read(slot: number, packet: PacketMeta): void {
     const { view, meta, addressOffset, addressStride, controlOffset, controlStride, dataOffset, dataStride } =
@@ -212,13 +217,18 @@ const RANDOM = 0xffff_f038
 
 /** Gives the first `snapBytes` bytes of 1 in `rate` packets and none of the others. */
 function randomFilter(rate: number, snapBytes: number): Uint8Array {
-  const program = [
+  return instructions([
     [BPF.loadWord, 0, 0, RANDOM],
     [BPF.modulo, 0, 0, rate],
     [BPF.jumpIfEqual, 0, 1, 0],
     [BPF.give, 0, 0, snapBytes],
     [BPF.give, 0, 0, 0],
-  ] as const
+  ])
+}
+
+type Instruction = readonly [code: number, ifTrue: number, ifFalse: number, operand: number]
+
+function instructions(program: readonly Instruction[]): Uint8Array {
   const view = new DataView(new ArrayBuffer(program.length * 8))
   program.forEach(([code, ifTrue, ifFalse, operand], i) => {
     view.setUint16(i * 8, code, true)

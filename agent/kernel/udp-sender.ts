@@ -1,11 +1,18 @@
 import { constants } from 'node:os'
 import { errnoName, type GrantedBuffer, KernelSocket, SystemError } from './native.ts'
-import { addressFamily, internetAddress } from './sockaddr.ts'
+import { AF_INET6, addressFamily, internetAddress } from './sockaddr.ts'
 
 const SOCK_DGRAM = 2
 const SOL_SOCKET = 1
 const SO_BINDTODEVICE = 25
 const { EAGAIN, EINVAL, EMSGSIZE } = constants.errno
+
+/** Options of the two protocols (ip(7), ipv6(7)), and the bytes of their headers with UDP's. */
+const IPV4 = { level: 0, mtuDiscover: 10, mtu: 14, headerBytes: 28 } as const
+const IPV6 = { level: 41, mtuDiscover: 23, mtu: 24, headerBytes: 48 } as const
+/** Values of IP_MTU_DISCOVER: fragments where they are needed, or never. */
+const PMTUDISC_WANT = 1
+const PMTUDISC_DO = 2
 
 /** Room for several hundred datagrams: the kernel charges over two kilobytes for each. */
 const SEND_BYTES = 1 << 20
@@ -18,18 +25,23 @@ export interface UdpTarget {
   readonly device?: string | undefined
   /** Network namespace to send from: a name under /var/run/netns, or a path. */
   readonly namespace?: string | undefined
+  /** Numeric address to send from; else the kernel chooses. */
+  readonly source?: string | undefined
   /** Send buffer to ask for, bytes; default 1 MiB. */
   readonly sendBytes?: number
 }
 
 /**
  * A UDP socket connected to one receiver. Whatever becomes of a datagram, send() neither throws nor waits:
- * offered = `datagrams` + the sum of `errors`.
+ * offered = `datagrams` + the sum of `errors`. Packets are not to be fragmented on their way, so that the kernel learns
+ * what the path takes at once; a datagram that was made too long for it leaves in fragments.
  */
 export class UdpSender {
   /** Datagrams and payload bytes that the kernel took. */
   datagrams = 0
   bytes = 0
+  /** Payload bytes that the path takes in one packet, as far as the kernel knows. */
+  mostBytes: number
   /** Datagrams not taken, by errno name. EAGAIN: the send buffer was full. */
   readonly errors: ReadonlyMap<string, number>
   /**
@@ -41,6 +53,7 @@ export class UdpSender {
   readonly #errors = new Map<string, number>()
   readonly #reports = new Map<string, number>()
   readonly #socket: KernelSocket
+  readonly #protocol: typeof IPV4 | typeof IPV6
 
   /** Opens and connects; what the kernel refuses is a SystemError that names the step. */
   static open(target: UdpTarget): UdpSender {
@@ -55,17 +68,27 @@ export class UdpSender {
         const bytes = new TextEncoder().encode(`${device}\0`)
         socket.setOption(SOL_SOCKET, SO_BINDTODEVICE, bytes, `send through ${device}`)
       }
+      if (target.source !== undefined) {
+        const source = internetAddress(target.source, 0)
+        if (source === undefined || addressFamily(source) !== addressFamily(address)) {
+          throw new SystemError(EINVAL, `send from ${target.source} to ${name}`, 'not of one address family')
+        }
+        socket.bind(source, `send from ${target.source}`)
+      }
       const buffer = socket.forceSendBuffer(target.sendBytes ?? SEND_BYTES)
       socket.connect(address, `connect to ${name}`)
-      return new UdpSender(socket, buffer)
+      return new UdpSender(socket, buffer, addressFamily(address) === AF_INET6 ? IPV6 : IPV4)
     } catch (error) {
       socket.close()
       throw error
     }
   }
 
-  private constructor(socket: KernelSocket, sendBuffer: GrantedBuffer) {
+  private constructor(socket: KernelSocket, sendBuffer: GrantedBuffer, protocol: typeof IPV4 | typeof IPV6) {
     this.#socket = socket
+    this.#protocol = protocol
+    this.#fragment(PMTUDISC_DO)
+    this.mostBytes = this.#pathBytes()
     this.sendBuffer = sendBuffer
     this.errors = this.#errors
     this.reports = this.#reports
@@ -87,6 +110,10 @@ export class UdpSender {
         suspected = 0
         for (const end = next + result; next < end; next++) this.bytes += spans[next * 2 + 1]!
         sent += result
+      } else if (-result === EMSGSIZE && this.#sendInFragments(memory, spans, next)) {
+        this.bytes += spans[next * 2 + 1]!
+        sent++
+        next++
       } else if (suspected === 0 && -result !== EAGAIN) {
         suspected = -result
       } else {
@@ -99,6 +126,24 @@ export class UdpSender {
     }
     this.datagrams += sent
     return sent
+  }
+
+  #sendInFragments(memory: ArrayBuffer, spans: Int32Array, index: number): boolean {
+    this.mostBytes = this.#pathBytes()
+    this.#fragment(PMTUDISC_WANT)
+    const isSent = this.#socket.sendBatch(memory, spans, index, 1) === 1
+    this.#fragment(PMTUDISC_DO)
+    return isSent
+  }
+
+  #fragment(value: number): void {
+    const { level, mtuDiscover } = this.#protocol
+    this.#socket.setOption(level, mtuDiscover, value, 'set IP_MTU_DISCOVER')
+  }
+
+  #pathBytes(): number {
+    const { level, mtu, headerBytes } = this.#protocol
+    return this.#socket.getOption(level, mtu, 4, 'read IP_MTU').getInt32(0, true) - headerBytes
   }
 
   /** May be called twice. */

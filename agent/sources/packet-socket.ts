@@ -23,8 +23,6 @@ export interface PacketSocketSourceOptions {
   readonly sink: PacketSink
   /** Called when all packets of a batch have been given to the sink. */
   readonly onBatchEnd: () => void
-  /** Octets of a packet to take at most. */
-  readonly headerBytes: number
   readonly namespace?: string | undefined
   /** Receive buffer to ask for, bytes, for each socket; default 4 MiB. */
   readonly receiveBytes?: number
@@ -36,6 +34,8 @@ export interface PacketPort {
   readonly name: string
   /** 1 in N, from 1 to 2^32-1. */
   readonly rate: number
+  /** Octets of a packet to take at most. */
+  readonly headerBytes: number
   readonly promiscuous: boolean
   /**
    * False on an ordinary host: what it receives ends in it and what it sends begins in it, so the other interface is
@@ -71,6 +71,8 @@ interface Tap {
   readonly changed: { timestampHigh: number; timestampLow: number }
   /** Dropped packets that no sample has told of yet. */
   uncharged: number
+  /** Packets in the socket's queue when the kernel was last asked, less those taken since. */
+  waiting: number
 }
 
 export class PacketSocketSource {
@@ -79,10 +81,13 @@ export class PacketSocketSource {
   delivered = 0
   readonly #options: PacketSocketSourceOptions
   readonly #taps = new Map<number, Tap>()
+  /** Nothing is picked by them any more, and their queues are being emptied. */
+  readonly #ending = new Set<Tap>()
   readonly #packet = emptyPacketMeta()
   readonly #sample: PacketSample = emptyPacketSample()
   readonly #overrun: Loss
   readonly #linkType: Loss
+  readonly #ended: Loss
 
   constructor(options: PacketSocketSourceOptions) {
     this.#options = options
@@ -96,21 +101,32 @@ export class PacketSocketSource {
       'link-type',
       'neither Ethernet nor bare IP: sFlow has no way to carry such a header',
     )
+    this.#ended = options.ledger.loss(
+      'packet-socket',
+      'sampling-ended',
+      'samples still waiting when the agent stopped, or when their interface went away',
+    )
   }
 
   /**
    * Samples an interface from now on; gives a warning if there is one to log. What the kernel refuses is a
-   * SystemError. An interface that is already sampled is sampled anew.
+   * SystemError. An interface that is already sampled is sampled anew, and what was picked before still comes.
    */
   add(port: PacketPort): string | undefined {
-    this.remove(port.ifIndex)
-    const { headerBytes, namespace, receiveBytes = RECEIVE_BYTES } = this.#options
+    this.end(port.ifIndex)
+    const { namespace, receiveBytes = RECEIVE_BYTES } = this.#options
     const socket = PacketSocket.open(
-      { ...port, namespace, receiveBytes, snapBytes: Math.max(headerBytes, LEAST_SNAP_BYTES), slots: SLOTS },
+      {
+        ...port,
+        namespace,
+        receiveBytes,
+        snapBytes: Math.max(port.headerBytes, LEAST_SNAP_BYTES),
+        slots: SLOTS,
+      },
       count => this.#receive(tap, count),
     )
     const changed = { timestampHigh: 0, timestampLow: 0 }
-    const tap: Tap = { port, socket, rate: port.rate, previousRate: 0, changed, uncharged: 0 }
+    const tap: Tap = { port, socket, rate: port.rate, previousRate: 0, changed, uncharged: 0, waiting: 0 }
     this.#taps.set(port.ifIndex, tap)
     return socket.receiveBuffer.warning
   }
@@ -126,13 +142,22 @@ export class PacketSocketSource {
     tap.rate = rate
   }
 
-  /** Ends sampling of an interface. */
-  remove(ifIndex: number): void {
+  /** Ends sampling of an interface; what was picked before still comes. */
+  end(ifIndex: number): void {
     const tap = this.#taps.get(ifIndex)
     if (tap === undefined) return
-    this.#countDrops(tap)
-    tap.socket.close()
+    tap.socket.pickNone()
     this.#taps.delete(ifIndex)
+    this.#ending.add(tap)
+    this.#countDrops(tap)
+    this.#closeIfEmpty(tap)
+  }
+
+  /** Ends sampling of an interface at once, because it is gone. */
+  remove(ifIndex: number): void {
+    for (const tap of [this.#taps.get(ifIndex), ...this.#ending]) {
+      if (tap?.port.ifIndex === ifIndex) this.#close(tap)
+    }
   }
 
   /** Brings the ledger up to date with the kernel's counts; to be called every second or so. */
@@ -141,11 +166,24 @@ export class PacketSocketSource {
   }
 
   stop(): void {
-    for (const ifIndex of [...this.#taps.keys()]) this.remove(ifIndex)
+    for (const tap of [...this.#taps.values(), ...this.#ending]) this.#close(tap)
+  }
+
+  #close(tap: Tap): void {
+    this.#countDrops(tap)
+    this.#ended.count += tap.waiting
+    tap.socket.close()
+    if (!this.#ending.delete(tap)) this.#taps.delete(tap.port.ifIndex)
+  }
+
+  #closeIfEmpty(tap: Tap): void {
+    if (tap.waiting > 0 || !this.#ending.delete(tap)) return
+    tap.socket.close()
   }
 
   #countDrops(tap: Tap): void {
-    const { drops } = tap.socket.statistics()
+    const { packets, drops } = tap.socket.statistics()
+    tap.waiting += packets - drops
     tap.uncharged += drops
     this.#overrun.count += drops
   }
@@ -153,9 +191,11 @@ export class PacketSocketSource {
   #receive(tap: Tap, count: number): void {
     // An interface that goes down is reported once; the socket goes on when it comes up again.
     if (count < 0) return
+    tap.waiting -= count
     for (let slot = 0; slot < count; slot++) this.#take(tap, slot)
     if (count < SLOTS) tap.previousRate = 0
     this.#options.onBatchEnd()
+    if (this.#ending.has(tap)) this.#closeIfEmpty(tap)
   }
 
   #take(tap: Tap, slot: number): void {

@@ -25,10 +25,13 @@ export interface InterfaceIndexes {
   isLayer3(ifIndex: number): boolean
 }
 
-export interface PsampleSamplesOptions {
-  /** Group of ingress samples; undefined takes none. */
+/** The groups whose samples are taken; undefined takes none. */
+export interface PsampleGroups {
   readonly ingressGroup: number | undefined
   readonly egressGroup: number | undefined
+}
+
+export interface PsampleSamplesOptions extends PsampleGroups {
   readonly interfaces: InterfaceIndexes
   readonly ledger: Ledger
   readonly sink: PacketSink
@@ -90,9 +93,13 @@ export class PsampleSamples {
   /** The first thing wrong since takeProblem() was asked. */
   #problem: string | undefined
   #lastGroup: GroupState | undefined
+  #numbers: PsampleGroups
+  /** Missing samples of groups that are not ours any more. */
+  #missingBefore = 0
 
   constructor(options: PsampleSamplesOptions) {
     this.#options = options
+    this.#numbers = options
     this.#sink = options.sink
     this.#interfaces = options.interfaces
     this.#malformed = options.ledger.loss(
@@ -189,9 +196,9 @@ export class PsampleSamples {
    * samples received. Exact once nothing is under way, up to the kernel's own unlocked counting of the sequence.
    */
   missing(): number {
-    let missing = 0
+    let missing = this.#missingBefore
     for (const group of this.#groups.values()) {
-      if (group.direction !== undefined) missing += Math.max(0, group.advanced - group.received)
+      missing += missingOf(group)
     }
     return missing
   }
@@ -206,6 +213,17 @@ export class PsampleSamples {
   /** The family is gone or came back: the sequences start again. */
   restart(): void {
     for (const group of this.#groups.values()) group.started = false
+  }
+
+  /** Goes on with other groups. Those that stay as they were keep their sequence. */
+  changeGroups(numbers: PsampleGroups): void {
+    this.#numbers = numbers
+    for (const group of this.#groups.values()) {
+      if (this.#directionOf(group.number) === group.direction) continue
+      this.#missingBefore += missingOf(group)
+      this.#groups.delete(group.number)
+    }
+    this.#lastGroup = undefined
   }
 
   /** Samplers were placed: a group that nobody claimed so far may now be one of theirs. */
@@ -223,16 +241,10 @@ export class PsampleSamples {
   }
 
   #addGroup(number: number): GroupState {
-    const { ingressGroup, egressGroup, portOfGroup } = this.#options
-    const port = portOfGroup?.(number)
-    let direction: Direction | undefined
-    if (port !== undefined) direction = port.direction
-    else if (number === ingressGroup) direction = 'ingress'
-    else if (number === egressGroup) direction = 'egress'
     const group = {
       number,
-      direction,
-      ifIndex: port?.ifIndex ?? 0,
+      direction: this.#directionOf(number),
+      ifIndex: this.#options.portOfGroup?.(number)?.ifIndex ?? 0,
       started: false,
       last: 0,
       advanced: 0,
@@ -241,6 +253,13 @@ export class PsampleSamples {
     }
     this.#groups.set(number, group)
     return group
+  }
+
+  #directionOf(number: number): Direction | undefined {
+    const port = this.#options.portOfGroup?.(number)
+    if (port !== undefined) return port.direction
+    if (number === this.#numbers.ingressGroup) return 'ingress'
+    return number === this.#numbers.egressGroup ? 'egress' : undefined
   }
 
   /** The interface whose low 16 bits these are; AMBIGUOUS when there are several. */
@@ -266,6 +285,10 @@ export class PsampleSamples {
 
 /** Several interfaces share the 16 bits. */
 const AMBIGUOUS = -1
+
+function missingOf({ direction, advanced, received }: GroupState): number {
+  return direction === undefined ? 0 : Math.max(0, advanced - received)
+}
 
 /**
  * Counts numbers passed against samples received. The kernel advances the sequence without a lock, so that two

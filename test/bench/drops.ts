@@ -1,6 +1,5 @@
 /** From drop alerts to datagrams: what one drop costs that is sent, and one that the limit holds back. */
 import { Notifier } from '../../agent/datasource/notifier.ts'
-import { Classifier } from '../../agent/drops/classifier.ts'
 import { Datagrams } from '../../agent/export/datagrams.ts'
 import { Ledger } from '../../agent/health/ledger.ts'
 import { DropAlerts } from '../../agent/sources/drop-alerts.ts'
@@ -33,13 +32,14 @@ async function one(what: string, limit: number, goal: number): Promise<void> {
     () => {},
     () => performance.now(),
   )
-  const notifier = new Notifier({
-    datagrams,
-    ledger,
-    classifier: new Classifier({ reasonNames: true, unknownTraps: false, host: true, hide: undefined }),
+  const notifier = new Notifier({ datagrams, ledger, now: () => performance.now() })
+  notifier.change({
+    reasonNames: true,
+    unknownTraps: false,
+    host: true,
+    hide: undefined,
     headerBytes: 128,
     limit,
-    now: () => performance.now(),
   })
   const alerts = new DropAlerts({
     software: true,

@@ -255,3 +255,13 @@ test('agent address: the reason adds up', () => {
 test('agent address: without candidates there is none', () => {
   assert.deepEqual(chooseAgentAddress([], NO_RULES), { chosen: undefined, ranked: [], note: undefined })
 })
+
+test('agent address: among equals the one chosen before stays, and only among equals', () => {
+  const equals = [candidate('10.0.0.1', { ifIndex: 2 }), candidate('10.0.0.2', { ifIndex: 3 })]
+  const choose = (previous: string | undefined, more: AddressCandidate[] = []) =>
+    chooseAgentAddress([...equals, ...more], NO_RULES, previous).chosen?.address
+  assert.equal(choose(undefined), '10.0.0.1')
+  assert.equal(choose('10.0.0.2'), '10.0.0.2')
+  assert.equal(choose('10.9.9.9'), '10.0.0.1', 'it is not there any more')
+  assert.equal(choose('10.0.0.2', [candidate('203.0.113.1', { ifIndex: 9 })]), '203.0.113.1')
+})

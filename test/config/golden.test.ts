@@ -8,6 +8,7 @@ import { globSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { test } from 'node:test'
 import type { Config } from '../../agent/config/config.ts'
+import { valuesByName } from '../../agent/config/differences.ts'
 import { loadConfig } from '../../agent/config/load.ts'
 import { formatProblem, linesOf } from '../../agent/config/problem.ts'
 
@@ -23,20 +24,9 @@ function outcome(text: string, file: string): string {
   ].join('\n')
 }
 
-/** Every value of a configuration that is not undefined, one a line: `sampling.bySpeed.10G = 1000`. */
+/** Every value of a configuration, one a line: `sampling.bySpeed.10G = 1000`. */
 function describe(config: Config): string {
-  const out: string[] = []
-  const walk = (value: unknown, path: string) => {
-    if (value === undefined) return
-    if (value instanceof Map) for (const [key, inner] of value) walk(inner, `${path}.${key}`)
-    else if (typeof value === 'object' && value !== null && !(value instanceof RegExp)) {
-      for (const [key, inner] of Object.entries(value)) {
-        walk(inner, Array.isArray(value) ? `${path}[${key}]` : path === '' ? key : `${path}.${key}`)
-      }
-    } else out.push(`${path} = ${value}`)
-  }
-  walk({ ...config, lines: undefined }, '')
-  return out.join('\n')
+  return [...valuesByName(config)].map(([name, value]) => `${name} = ${value}`).join('\n')
 }
 
 const cases = globSync('test/conf/*/in.conf', { cwd: root })

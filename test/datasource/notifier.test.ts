@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { Notifier } from '../../agent/datasource/notifier.ts'
-import { Classifier } from '../../agent/drops/classifier.ts'
 import { Datagrams } from '../../agent/export/datagrams.ts'
 import { Ledger } from '../../agent/health/ledger.ts'
 import { type Drop, emptyDrop, Names } from '../../agent/sources/drop.ts'
@@ -40,14 +39,9 @@ function setUp({ limit = 100, maxBytes = 1400, headerBytes = 128 } = {}) {
     () => 0,
   )
   const ledger = new Ledger()
-  const notifier = new Notifier({
-    datagrams: under,
-    ledger,
-    classifier: new Classifier({ reasonNames: true, unknownTraps: false, host: true, hide: /^HIDDEN/ }),
-    headerBytes,
-    limit,
-    now: () => 0,
-  })
+  const notifier = new Notifier({ datagrams: under, ledger, now: () => 0 })
+  const settings = { reasonNames: true, unknownTraps: false, host: true, hide: /^HIDDEN/, headerBytes, limit }
+  notifier.change(settings)
   const samples = () => {
     under.stop()
     return datagrams.flatMap(bytes =>
@@ -58,7 +52,7 @@ function setUp({ limit = 100, maxBytes = 1400, headerBytes = 128 } = {}) {
     )
   }
   const losses = () => Object.fromEntries(ledger.entries().map(({ cause, count }) => [cause, count]))
-  return { notifier, samples, losses }
+  return { notifier, settings, samples, losses }
 }
 
 describe('the notifier', () => {
@@ -122,5 +116,23 @@ describe('the notifier', () => {
       samples().map(({ sequence_number, drops }) => [sequence_number, drops]),
       [[1, 1]],
     )
+  })
+
+  test('other settings: numbers and sums go on', () => {
+    const { notifier, settings, samples } = setUp({ limit: 1 })
+    notifier.accept(drop('NO_SOCKET'))
+    notifier.accept(drop('NO_SOCKET'))
+    notifier.change({ ...settings, hide: /NO_SOCKET/ })
+    notifier.accept(drop('NO_SOCKET'))
+    notifier.accept(drop('IP_CSUM'))
+    assert.deepEqual(
+      samples().map(({ sequence_number, drops, reason }) => [sequence_number, drops, reason]),
+      [
+        [1, 0, 3],
+        [2, 1, 275],
+      ],
+    )
+    assert.equal(notifier.offered, 4)
+    assert.equal(notifier.leftOut.hidden, 1)
   })
 })

@@ -12,6 +12,10 @@ const config = (host: string): CollectorConfig => ({
   name: host,
   device: undefined,
   namespace: undefined,
+  source: undefined,
+  send: ['flows', 'counters', 'drops'],
+  separate: false,
+  internalInterface: 0x3fffffff,
 })
 
 /** Sockets that take all datagrams, none, or cannot be opened, and those whose datagrams nobody hears, by address. */
@@ -25,6 +29,7 @@ function network(refusing: string[] = [], missing: string[] = [], unheard: strin
     const reports = new Map<string, number>()
     return {
       bytes: 0,
+      mostBytes: 1472,
       errors: new Map([['ENETUNREACH', 1]]),
       reports,
       send: (_memory, _spans, count) => {
@@ -52,7 +57,7 @@ function collectors(
     ledger,
     log,
     open: net.open,
-    resolve: resolve ?? (async () => []),
+    resolve: async host => ({ addresses: (await resolve?.(host)) ?? [], ttlSeconds: 300 }),
   })
   return { under, ledger, lines }
 }

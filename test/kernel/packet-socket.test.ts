@@ -23,7 +23,6 @@ function source(t: TestContext, end: End, receiveBytes?: number) {
   const samples: Taken[] = []
   const packets = new PacketSocketSource({
     ledger,
-    headerBytes: 128,
     namespace: end.namespace,
     ...(receiveBytes === undefined ? {} : { receiveBytes }),
     sink: sample => {
@@ -39,6 +38,7 @@ function source(t: TestContext, end: End, receiveBytes?: number) {
   t.after(() => packets.stop())
   const add = (port: Partial<PacketPort> = {}) =>
     packets.add({
+      headerBytes: 128,
       ifIndex: end.ifIndex,
       name: end.device,
       rate: 1,

@@ -2,8 +2,12 @@ import assert from 'node:assert/strict'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { describe, type TestContext, test } from 'node:test'
+import { KernelSocket, META } from '../../agent/kernel/native.ts'
+import { AF_INET, internetAddress } from '../../agent/kernel/sockaddr.ts'
 import { UdpSender, type UdpTarget } from '../../agent/kernel/udp-sender.ts'
 import { ip, makeCable, makeNamespace, until } from './namespaces.ts'
+
+const SOCK_DGRAM = 2
 
 function open(t: TestContext, target: UdpTarget): UdpSender {
   const sender = UdpSender.open(target)
@@ -180,4 +184,64 @@ describe('through a device', () => {
       assert.throws(() => UdpSender.open(target), { name: 'SystemError', message })
     })
   }
+})
+
+describe('the path', () => {
+  /** A cable whose sender has the route to its other end narrowed, and a collector there. */
+  async function narrow(t: TestContext, mtu: number) {
+    const [a, b] = makeCable(t)
+    const route = (bytes: number) =>
+      ip('-n', a.namespace, 'route', 'replace', `${b.ipv4}/32`, 'dev', a.device, 'mtu', `${bytes}`)
+    route(mtu)
+    const sizes: number[] = []
+    const receiver = KernelSocket.open('receiver', AF_INET, SOCK_DGRAM, 0, b.namespace)
+    t.after(() => receiver.close())
+    const memory = receiver.receive({ slots: 8, slotBytes: 2048 }, count => {
+      for (let slot = 0; slot < count; slot++) sizes.push(memory.meta[slot * META.words + META.length]!)
+    })
+    receiver.bind(internetAddress(b.ipv4, 6343)!, 'bind')
+    return { a, b, route, sizes }
+  }
+
+  test('is known from the start, and when it becomes narrower; what is too long for it leaves in fragments', async t => {
+    const { a, b, route, sizes } = await narrow(t, 1000)
+    const sender = open(t, { address: b.ipv4, port: 6343, namespace: a.namespace })
+    assert.equal(sender.mostBytes, 1000 - 28)
+    const { memory, spans } = datagrams(2, 972)
+    assert.equal(sender.send(memory, spans, 2), 2)
+    route(800)
+    assert.equal(sender.send(memory, spans, 2), 2)
+    assert.equal(sender.mostBytes, 800 - 28)
+    await until('datagrams', () => sizes.length === 4)
+    assert.deepEqual(sizes, [972, 972, 972, 972])
+    assert.deepEqual([sender.datagrams, sender.bytes, sum(sender.errors)], [4, 4 * 972, 0])
+  })
+
+  test('begins at the source address, if one is given', async t => {
+    const [a, b] = makeCable(t)
+    ip('-n', a.namespace, 'address', 'add', '192.0.2.77/24', 'dev', a.device)
+    const receiver = KernelSocket.open('receiver', AF_INET, SOCK_DGRAM, 0, b.namespace)
+    t.after(() => receiver.close())
+    const senders: string[] = []
+    const memory = receiver.receive({ slots: 8, slotBytes: 2048 }, () => {
+      // struct sockaddr_in: the address is at byte 4.
+      const at = memory.addressOffset + 4
+      senders.push([0, 1, 2, 3].map(i => memory.view.getUint8(at + i)).join('.'))
+    })
+    receiver.bind(internetAddress(b.ipv4, 6343)!, 'bind')
+    for (const source of [undefined, '192.0.2.77']) {
+      const sender = open(t, { address: b.ipv4, port: 6343, namespace: a.namespace, source })
+      const { memory, spans } = datagrams(1, 100)
+      assert.equal(sender.send(memory, spans, 1), 1)
+      await until('datagram', () => senders.at(-1) === (source ?? a.ipv4))
+    }
+    assert.throws(
+      () => UdpSender.open({ address: b.ipv4, port: 6343, namespace: a.namespace, source: '2001:db8::1' }),
+      { message: /^send from 2001:db8::1 to .*: not of one address family$/ },
+    )
+    assert.throws(
+      () => UdpSender.open({ address: b.ipv4, port: 6343, namespace: a.namespace, source: '192.0.2.99' }),
+      { message: /^send from 192.0.2.99: EADDRNOTAVAIL/ },
+    )
+  })
 })

@@ -1,0 +1,244 @@
+import { isDeepStrictEqual } from 'node:util'
+import type { CollectorConfig, SampleClass } from '../config/config.ts'
+import type { Ledger, Loss } from '../health/ledger.ts'
+import type { Logger } from '../health/log.ts'
+import { type CollectorStatus, Collectors, type DatagramSocket, type SocketTarget } from './collectors.ts'
+import { type DatagramOptions, Datagrams, type SampleFollower } from './datagrams.ts'
+
+/**
+ * Datagrams and who gets them. Collectors that want the same bytes share one stream of datagrams; each stream has its
+ * own sequence of datagrams, so that every collector sees one without gaps. Samples are written once, into the plain
+ * stream that most want: the others copy them as they are committed.
+ */
+
+export interface ExporterOptions {
+  readonly collectors: readonly CollectorConfig[]
+  readonly datagrams: Omit<DatagramOptions, 'agentAddress'>
+  readonly ledger: Ledger
+  readonly log: Logger
+  readonly open: (target: SocketTarget) => DatagramSocket
+  /** Milliseconds since the agent started. */
+  readonly uptimeMs: () => number
+}
+
+/** What makes the bytes for one collector different from those for another. */
+type Variant = Pick<CollectorConfig, 'send' | 'separate' | 'internalInterface'>
+
+/** How a flow sample or discarded packet names the device itself, unless a collector wants another number. */
+const INTERNAL_INTERFACE = 0x3fffffff
+const PLAIN: Variant = {
+  send: ['flows', 'counters', 'drops'],
+  separate: false,
+  internalInterface: INTERNAL_INTERFACE,
+}
+
+export class Exporter {
+  /** Where samples are written. */
+  readonly datagrams: Datagrams
+  readonly #options: ExporterOptions
+  readonly #noAddress: Loss
+  readonly #plain: Stream
+  #variants: VariantStream[] = []
+  #agentAddress: Uint8Array | undefined
+  #datagramOptions: Omit<DatagramOptions, 'agentAddress'>
+  #configs: readonly CollectorConfig[]
+  /** Of streams that are gone. */
+  #closedBefore = 0
+  #isRunning = false
+
+  constructor(options: ExporterOptions) {
+    this.#options = options
+    this.#datagramOptions = options.datagrams
+    this.#configs = options.collectors
+    this.#noAddress = options.ledger.loss(
+      'datagrams',
+      'no-agent-address',
+      'no interface has an address to be known by; give one to an interface, or set agentIP',
+    )
+    this.#plain = this.#stream(PLAIN, options.collectors)
+    this.datagrams = this.#plain.datagrams
+    this.#fitVariants(options.collectors)
+  }
+
+  /** Datagrams closed for collectors since the start, those of all streams. */
+  get closed(): number {
+    return this.#streams.reduce((sum, { collectors }) => sum + collectors.offered, this.#closedBefore)
+  }
+
+  start(): void {
+    this.#isRunning = true
+    for (const { collectors } of this.#streams) collectors.start()
+  }
+
+  /** Goes on with other collectors; those that stay as they are keep their sockets, counts and sequence. */
+  changeCollectors(configs: readonly CollectorConfig[]): void {
+    this.datagrams.flush()
+    this.#configs = configs
+    this.#plain.change(configs.filter(config => isDeepStrictEqual(variantOf(config), PLAIN)))
+    this.#fitVariants(configs)
+  }
+
+  /** Goes on with other limits, or as another sub-agent. */
+  changeDatagrams(options: Omit<DatagramOptions, 'agentAddress'>): void {
+    this.#datagramOptions = options
+    for (const { datagrams } of this.#streams) datagrams.change(options)
+  }
+
+  /** The address to be known by; while it is undefined nothing is sent. */
+  changeAgentAddress(address: Uint8Array | undefined): void {
+    this.datagrams.flush()
+    this.#agentAddress = address
+    if (address === undefined) return
+    for (const { datagrams } of this.#streams) datagrams.changeAgentAddress(address)
+  }
+
+  /** In the order of the configuration. */
+  status(): CollectorStatus[] {
+    const lists = this.#streams.map(({ variant, collectors }) => ({ variant, list: collectors.status() }))
+    return this.#configs.map(config => {
+      const { list } = lists.find(({ variant }) => isDeepStrictEqual(variant, variantOf(config)))!
+      return list.shift()!
+    })
+  }
+
+  stop(): void {
+    for (const stream of this.#streams) stream.stop()
+  }
+
+  get #streams(): readonly Stream[] {
+    return [this.#plain, ...this.#variants]
+  }
+
+  #stream(variant: Variant, configs: readonly CollectorConfig[]): Stream {
+    const own = configs.filter(config => isDeepStrictEqual(variantOf(config), variant))
+    const { ledger, log, open, uptimeMs } = this.#options
+    const stream: Stream = new Stream(
+      variant,
+      new Collectors({ collectors: own, ledger, log, open, onPath: bytes => stream.datagrams.limit(bytes) }),
+      new Datagrams(
+        { ...this.#datagramOptions, agentAddress: this.#agentAddress ?? Uint8Array.of(0, 0, 0, 0) },
+        (memory, spans, count) => {
+          if (this.#agentAddress === undefined) this.#noAddress.count += count
+          else stream.collectors.send(memory, spans, count)
+        },
+        uptimeMs,
+      ),
+    )
+    return stream
+  }
+
+  /** One stream for each variant that a collector wants. */
+  #fitVariants(configs: readonly CollectorConfig[]): void {
+    const wanted: Variant[] = []
+    for (const config of configs) {
+      const variant = variantOf(config)
+      if (![PLAIN, ...wanted].some(one => isDeepStrictEqual(one, variant))) wanted.push(variant)
+    }
+    const before = this.#variants
+    this.#variants = wanted.map(variant => {
+      const own = configs.filter(config => isDeepStrictEqual(variantOf(config), variant))
+      const same = before.find(stream => isDeepStrictEqual(stream.variant, variant))
+      if (same !== undefined) {
+        same.change(own)
+        return same
+      }
+      const stream = this.#stream(variant, own)
+      if (this.#isRunning) stream.collectors.start()
+      return new VariantStream(stream, this.#options.ledger)
+    })
+    for (const stream of before) {
+      if (this.#variants.includes(stream)) continue
+      stream.stop()
+      this.#closedBefore += stream.collectors.offered
+    }
+    this.datagrams.followers = this.#variants
+  }
+}
+
+class Stream {
+  readonly variant: Variant
+  readonly collectors: Collectors
+  readonly datagrams: Datagrams
+
+  constructor(variant: Variant, collectors: Collectors, datagrams: Datagrams) {
+    this.variant = variant
+    this.collectors = collectors
+    this.datagrams = datagrams
+  }
+
+  change(configs: readonly CollectorConfig[]): void {
+    this.collectors.change(configs)
+    this.datagrams.limit(this.collectors.mostBytes)
+  }
+
+  stop(): void {
+    this.datagrams.stop()
+    this.collectors.stop()
+  }
+}
+
+/** Formats of samples of enterprise 0 (sFlow v5 §5): compact, expanded. */
+const CLASS_OF_FORMAT: Readonly<Record<number, SampleClass>> = {
+  1: 'flows',
+  3: 'flows',
+  2: 'counters',
+  4: 'counters',
+  5: 'drops',
+}
+const FLOW_SAMPLE_EXPANDED = 3
+const DISCARDED_PACKET = 5
+
+class VariantStream extends Stream implements SampleFollower {
+  readonly #tooLong: Loss
+  #lastClass: SampleClass | undefined
+
+  constructor({ variant, collectors, datagrams }: Stream, ledger: Ledger) {
+    super(variant, collectors, datagrams)
+    this.#tooLong = ledger.loss(
+      'datagrams',
+      'too-long-for-path',
+      'samples that do not fit into what the path to a collector takes at once; lower headerBytes',
+    )
+  }
+
+  /** Takes a copy of a sample if its class is wanted. Samples of other enterprises have no class: all get them. */
+  sample(view: DataView, words: Int32Array, start: number, end: number): void {
+    const { send, separate, internalInterface } = this.variant
+    const { datagrams } = this
+    const format = view.getUint32(start)
+    const sampleClass = CLASS_OF_FORMAT[format]
+    if (sampleClass !== undefined && !send.includes(sampleClass)) return
+    if (separate && sampleClass !== this.#lastClass) datagrams.flush()
+    this.#lastClass = sampleClass
+    const at = datagrams.reserve(end - start, format === DISCARDED_PACKET)
+    if (at < 0) {
+      this.#tooLong.count++
+      return
+    }
+    for (let i = 0; i < (end - start) >> 2; i++) datagrams.words[(at >> 2) + i] = words[(start >> 2) + i]!
+    if (internalInterface !== INTERNAL_INTERFACE)
+      replaceInternal(datagrams.view, at, format, internalInterface)
+    datagrams.commit(at + end - start)
+  }
+
+  send(): void {
+    this.datagrams.send()
+  }
+
+  flush(): void {
+    this.datagrams.flush()
+  }
+}
+
+/** Names the device itself by another number, as input and output. */
+function replaceInternal(view: DataView, at: number, format: number, value: number): void {
+  // flow_sample_expanded: … input format, value, output format, value; discarded_packet: … input, output.
+  const offsets = format === FLOW_SAMPLE_EXPANDED ? [36, 44] : format === DISCARDED_PACKET ? [24, 28] : []
+  for (const offset of offsets) {
+    if (view.getUint32(at + offset) === INTERNAL_INTERFACE) view.setUint32(at + offset, value)
+  }
+}
+
+function variantOf({ send, separate, internalInterface }: CollectorConfig): Variant {
+  return { send, separate, internalInterface }
+}
