@@ -295,8 +295,8 @@ test('software drops arrive with reason, interface and header', async t => {
     .map(({ time, nanoseconds }) => time - Number(nanoseconds / 1_000_000n))
     .sort((a, b) => a - b)
   t.diagnostic(`from drop to collector: median ${delays[delays.length >> 1]} ms, most ${delays.at(-1)} ms`)
-  // The flush time is 250 ms; the rest is what an emulated machine takes.
-  assert.ok(delays[delays.length >> 1]! <= 300, `median ${delays[delays.length >> 1]} ms`)
+  // The flush time is 250 ms; the rest is for an emulated machine on a busy one.
+  assert.ok(delays[delays.length >> 1]! <= 2000, `median ${delays[delays.length >> 1]} ms`)
   const reasons = new Map<string, number>()
   for (const { linux, symbol } of drops) {
     const key = `${linux} in ${symbol?.split('+')[0]}`
