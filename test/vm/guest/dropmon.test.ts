@@ -54,14 +54,17 @@ async function lab(t: TestContext, dropmon: string) {
     const folder = mkdtempSync(join(tmpdir(), 'weir-dropmon-'))
     t.after(() => rmSync(folder, { recursive: true, force: true }))
     const file = join(folder, 'weir.conf')
-    writeFileSync(
-      file,
-      `sFlow { polling = 0 collector { ip = ${COLLECTOR.address} } dropmon { ${settings} } }\n`,
-    )
+    const write = (blocks: string) =>
+      writeFileSync(file, `sFlow { polling = 0 collector { ip = ${COLLECTOR.address} } ${blocks} }\n`)
+    write(`dropmon { ${settings} }`)
     const agent = runWeir(t, under, ['run', '-f', file])
     // A busy machine takes its time to load a program in emulation.
     await until('agent', () => agent.log.some(({ msg }) => msg === 'running'), 90_000)
-    return agent
+    const change = (blocks: string) => {
+      write(blocks)
+      agent.child.kill('SIGHUP')
+    }
+    return Object.assign(agent, { change })
   }
   const ours = macOf('', PORT)
   const theirs = macOf(`-n ${PEER}`, `${PORT}p`)
@@ -590,6 +593,41 @@ test('without the capability to listen the agent says so and runs on', async t =
   const agent = await start('hw = off', ['setpriv', '--bounding-set', '-sys_admin'])
   await agent.line(/^join netlink group NET_DM events: EPERM .*: needs CAP_SYS_ADMIN$/)
   assert.equal((await agent.stop()).exit, 0)
+})
+
+test('a changed configuration: other settings, none, and some again', async t => {
+  const { start, send, collector } = await lab(t, 'hw = off')
+  const other = await otherUser(t)
+  const ours = new Set(['NO_SOCKET', 'IP_CSUM'])
+  const reasons = () =>
+    dropsOf(collector)
+      .map(({ linux }) => linux!)
+      .filter(reason => ours.has(reason))
+  const agent = await start()
+  await agent.line(/^listening/)
+  send({ port: 9 }, 1)
+  await until('a drop', () => reasons().length === 1)
+
+  const before = agent.log.length
+  agent.change('dropmon { hw = off hide = NO_SOCKET }')
+  await agent.line(/^listening/, before)
+  send({ port: 9 }, 1)
+  send({ wrongIpChecksum: true }, 1)
+  await until('another drop', () => reasons().length === 2)
+  assert.deepEqual(reasons(), ['NO_SOCKET', 'IP_CSUM'])
+
+  agent.change('')
+  await until('its end', async () => !(await other.isOn()))
+  const after = agent.log.length
+  agent.change('dropmon { hw = off }')
+  await agent.line(/^listening/, after)
+  send({ port: 9 }, 1)
+  await until('a third drop', () => reasons().length === 3)
+  assert.equal((await agent.stop()).exit, 0)
+  assert.deepEqual(
+    dropsOf(collector).map(({ sequence_number }) => sequence_number),
+    dropsOf(collector).map((_, i) => i + 1),
+  )
 })
 
 test('a module that comes later', async t => {
