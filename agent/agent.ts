@@ -11,6 +11,7 @@ import { InterfaceStatistics } from './counters/interface-statistics.ts'
 import { CountersWriter } from './datasource/counters-writer.ts'
 import { Poller, type PollFailure } from './datasource/poller.ts'
 import { Sampler } from './datasource/sampler.ts'
+import { DropReports } from './drop-reports.ts'
 import type { Datagrams } from './export/datagrams.ts'
 import { Exporter } from './export/exporter.ts'
 import { Ledger } from './health/ledger.ts'
@@ -56,6 +57,7 @@ export class Agent {
   /** Samplers for the pcap blocks; undefined while there are none. */
   #taps: BpfSamples | PacketSocketSource | undefined
   #tc: TcSamplers | undefined
+  readonly #drops: DropReports
   #statistics: InterfaceStatistics | undefined
   readonly #tapped = new Map<number, Tapped>()
   #address: string | undefined
@@ -111,6 +113,7 @@ export class Agent {
       portOfGroup: group => this.#tc?.portOfGroup(group),
       portOfCookie: (view, offset, length) => this.#tc?.portOfCookie(view, offset, length),
     })
+    this.#drops = new DropReports({ datagrams: this.#datagrams, interfaces: this.#interfaces, ledger, log })
   }
 
   /**
@@ -183,6 +186,7 @@ export class Agent {
     clearTimeout(this.#settling)
     this.#poller.stop()
     await this.#stopTc()
+    await this.#attempt('dropmon', () => this.#drops.stop())
     this.#keepHouse()
     await this.#stopTaps()
     this.#stopPsample()
@@ -210,6 +214,7 @@ export class Agent {
       {
         flowSamples: this.#sampler.exported,
         countersSamples: this.#counters.samples,
+        drops: this.#drops.status(),
         datagrams: this.#exporter.closed,
         collectors: this.#exporter.status(),
         lost: Object.fromEntries(losses.map(loss => [`${loss.stage}/${loss.cause}`, loss.count])),
@@ -313,7 +318,7 @@ export class Agent {
 
   /** Starts the sources of packets that the configuration asks for and that do not run yet; then places samplers. */
   async #startSources(): Promise<void> {
-    const { psample, tc, pcap, subAgentId } = this.#config
+    const { psample, tc, pcap, dropmon, headerBytes, subAgentId } = this.#config
     const { ledger } = this
     if (psample !== undefined && this.#psample === undefined) {
       this.#psample = new PsampleSource({
@@ -336,6 +341,7 @@ export class Agent {
       await this.#attempt('tc', () => this.#tc?.start())
     }
     if (pcap.length > 0) this.#taps ??= await this.#openTaps()
+    await this.#attempt('dropmon', () => this.#drops.change(dropmon, headerBytes))
     await this.#placeSamplers()
   }
 
@@ -449,6 +455,7 @@ export class Agent {
   #keepHouse(): void {
     this.#psample?.poll()
     this.#taps?.poll()
+    this.#drops.poll()
     void this.#followForwarding()
     void this.#attempt('tc', () => this.#countPools())
     const problem = this.#counters.takeProblem()

@@ -53,7 +53,7 @@ native() {
 
 # The machines of the kernel tests: kernels, their modules, and netdevsim, which Debian does not build.
 vm() {
-  debian qemu-system-x86 kmod iproute2 iputils-ping ethtool xz-utils debian-archive-keyring
+  debian qemu-system-x86 kmod iproute2 iputils-ping ethtool nftables xz-utils debian-archive-keyring
   native
   node_modules/.bin/node test/vm/prepare.ts
 }

@@ -1,14 +1,16 @@
 import { Command } from 'commander'
 import { type AgentAddressChoice, chooseAgentAddress } from '../config/agent-address.ts'
-import type { Config } from '../config/config.ts'
+import type { Config, DropmonConfig } from '../config/config.ts'
 import { loadConfigFile } from '../config/load.ts'
 import { pcapRate, pcapRule } from '../config/pcap-rule.ts'
 import { formatProblem, linesOf, nearest } from '../config/problem.ts'
 import { effectiveRate, speedName } from '../config/sampling-rate.ts'
+import { type KernelReason, kernelReasons } from '../drops/kernel-names.ts'
 import { describeMachine } from '../health/inventory.ts'
 import { createLogger } from '../health/log.ts'
 import { type Interface, Interfaces, type LocalAddress } from '../interfaces.ts'
 import { selectPorts } from '../sources/tc-ports.ts'
+import type { DropFeed } from '../wire/netlink/drop-monitor.ts'
 
 /** What a configuration means for the machine it stands on. */
 export interface Explanation {
@@ -20,7 +22,22 @@ export interface Explanation {
   /** Groups that packet samples are taken from, whoever makes them. */
   readonly psampleGroups: readonly { readonly group: number; readonly direction: string }[]
   readonly pollingSeconds: number
+  /** Undefined: dropped packets are not reported. */
+  readonly drops: ExplainedDrops | undefined
   readonly interfaces: readonly ExplainedInterface[]
+}
+
+export interface ExplainedDrops {
+  /** Where they come from. */
+  readonly source: 'drop monitor'
+  /** Kinds that are started, and kinds that are reported when others have started them. */
+  readonly starts: readonly DropFeed[]
+  readonly takes: readonly DropFeed[]
+  readonly limitPerSecond: number
+  /** Drop reasons of this kernel; 0 when it does not tell. */
+  readonly reasons: number
+  /** Of those, the ones without an sFlow discard reason: they are reported as unknown, with their name. */
+  readonly unknownReasons: readonly string[]
 }
 
 export interface ExplainedInterface {
@@ -80,7 +97,8 @@ async function run(names: string[], options: { file?: string; json?: true }): Pr
     const near = nearest(name, known)
     throw new Error(`there is no interface ${name}${near === undefined ? '' : `; did you mean ${near}?`}`)
   }
-  const all = explain(config, byIndex, interfaces.localAddresses(), await describeMachine())
+  const reasons = config.dropmon === undefined ? [] : kernelReasons()
+  const all = explain(config, byIndex, interfaces.localAddresses(), await describeMachine(), reasons)
   const shown = all.interfaces.filter(({ name }) => names.length === 0 || names.includes(name))
   const explanation = { ...all, interfaces: shown }
   process.stdout.write(options.json ? `${JSON.stringify(explanation)}\n` : formatExplanation(explanation))
@@ -92,6 +110,7 @@ export function explain(
   interfaces: ReadonlyMap<number, Interface>,
   addresses: readonly LocalAddress[],
   machine: string,
+  reasons: readonly KernelReason[] = [],
 ): Explanation {
   const { psample, tc, polling } = config
   const groups = [
@@ -126,6 +145,7 @@ export function explain(
     collectors: config.collectors,
     psampleGroups: groups,
     pollingSeconds: polling.seconds,
+    drops: config.dropmon && explainDrops(config.dropmon, reasons),
     interfaces: [...interfaces.values()].map(port => ({
       name: port.name,
       ifIndex: port.ifIndex,
@@ -137,9 +157,25 @@ export function explain(
   }
 }
 
+function explainDrops(dropmon: DropmonConfig, reasons: readonly KernelReason[]): ExplainedDrops {
+  const { start, software, hardware, softwarePassive, hardwarePassive, limit } = dropmon
+  const feeds = (withSoftware: boolean, withHardware: boolean): DropFeed[] => [
+    ...(withSoftware ? (['software'] as const) : []),
+    ...(withHardware ? (['hardware'] as const) : []),
+  ]
+  return {
+    source: 'drop monitor',
+    starts: start ? feeds(software, hardware) : [],
+    takes: feeds(software || softwarePassive, hardware || hardwarePassive),
+    limitPerSecond: limit,
+    reasons: reasons.length,
+    unknownReasons: reasons.filter(({ isMapped }) => !isMapped).map(({ name }) => name),
+  }
+}
+
 /** The explanation as text. */
 export function formatExplanation(explanation: Explanation): string {
-  const { agentAddress, collectors, psampleGroups, pollingSeconds, interfaces } = explanation
+  const { agentAddress, collectors, psampleGroups, pollingSeconds, drops, interfaces } = explanation
   const { chosen, ranked, note } = agentAddress
   const facts: [string, string][] = [
     ['machine', explanation.machine],
@@ -162,6 +198,19 @@ export function formatExplanation(explanation: Explanation): string {
     facts.push(['psample', `group ${group}, ${direction}: whatever the kernel samples there`])
   }
   facts.push(['polling', pollingSeconds === 0 ? 'off' : `every ${pollingSeconds} s`])
+  if (drops !== undefined) {
+    const takes = drops.takes.join(' and ') || 'no'
+    const starts = drops.starts.length === 0 ? ', when others start it' : ''
+    facts.push([
+      'drops',
+      `${takes} drops by the ${drops.source}${starts}; at most ${drops.limitPerSecond} a second`,
+    ])
+    if (drops.reasons > 0) {
+      const unknown = drops.unknownReasons
+      const known = unknown.length === 0 ? 'all known' : `unknown to weir: ${unknown.join(', ')}`
+      facts.push(['', `${drops.reasons} drop reasons in this kernel, ${known}`])
+    }
+  }
 
   const rows = interfaces.flatMap(port => {
     const speed = port.speedBitsPerSecond === 0 ? '?' : speedName(port.speedBitsPerSecond)

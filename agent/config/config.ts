@@ -39,6 +39,8 @@ export interface Config {
   readonly pcap: readonly PcapConfig[]
   /** Follow packets that pcap blocks sample through the kernel, for queue depth and transit delay. */
   readonly transit: boolean
+  /** Present when the block is. */
+  readonly dropmon: DropmonConfig | undefined
 }
 
 export interface SamplingConfig {
@@ -134,4 +136,27 @@ export interface PcapConfig {
   readonly sampling: number | undefined
   readonly promisc: boolean
   readonly vport: boolean | undefined
+}
+
+export interface DropmonConfig {
+  /** Start the drop monitor; else only listen. */
+  readonly start: boolean
+  readonly force: boolean
+  readonly software: boolean
+  readonly hardware: boolean
+  /** Use the kernel's reasons. */
+  readonly reasonNames: boolean
+  /** Report traps that neither they nor their group are known. */
+  readonly unknownTraps: boolean
+  /** Report drops that others have switched on. */
+  readonly softwarePassive: boolean
+  readonly hardwarePassive: boolean
+  /** Report what this host's own sockets and protocols refuse. */
+  readonly host: boolean
+  readonly hide: RegExp | undefined
+  /** Notifications per second at most, 1 to 10,000. */
+  readonly limit: number
+  /** More alerts per second, for so many seconds in a row, and the monitor rests. */
+  readonly mostPerSecond: number
+  readonly mostSeconds: number
 }

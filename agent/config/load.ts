@@ -4,7 +4,7 @@ import { constants, existsSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { isIPv6 } from 'node:net'
 import { text as textOf } from 'node:stream/consumers'
-import type { CollectorConfig, Config, ExternalConfig, PcapConfig } from './config.ts'
+import type { CollectorConfig, Config, DropmonConfig, ExternalConfig, PcapConfig } from './config.ts'
 import { type Parsed, parse } from './parse.ts'
 import { byPlace, type Problem } from './problem.ts'
 import { speedName } from './sampling-rate.ts'
@@ -195,6 +195,7 @@ function toConfig({ values, places }: Parsed, file: string): Config {
     },
     pcap: values.pcap.map(toPcap),
     transit: values.ebpf?.transit ?? true,
+    dropmon: values.dropmon && toDropmon(values.dropmon),
   }
 }
 
@@ -214,6 +215,24 @@ function externals({ values, places }: Pick<Parsed, 'values' | 'places'>): Exter
   return [...new Set([...sampling.keys(), ...polling.keys()])]
     .sort((a, b) => byPlace(place(b), place(a)))
     .map(name => ({ name, sampling: sampling.get(name), polling: polling.get(name) }))
+}
+
+function toDropmon(block: NonNullable<Values['dropmon']>): DropmonConfig {
+  return {
+    start: block.start,
+    force: block.force,
+    software: block.sw,
+    hardware: block.hw,
+    reasonNames: block.rn,
+    unknownTraps: block.hw_unknown,
+    softwarePassive: block.sw_passive,
+    hardwarePassive: block.hw_passive,
+    host: block.host,
+    hide: block.hide,
+    limit: block.limit,
+    mostPerSecond: block.max,
+    mostSeconds: block.max_trip,
+  }
 }
 
 function toCollector(collector: Values['collector'][number]): CollectorConfig {

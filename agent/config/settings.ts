@@ -159,7 +159,6 @@ const seconds = kind.int(0, 300)
 
 const NO_APPLICATIONS = 'applications are not sampled yet'
 const NO_CONTAINERS = 'containers and virtual machines are not reported yet'
-const NO_DROPS = 'dropped packets are not reported yet'
 const KERNEL_EVENTS = 'interfaces are followed by kernel events, at once'
 const vendor = (what: string) => `support for ${what} is not part of weir yet`
 
@@ -419,22 +418,44 @@ export const settings = {
   dropmon: block(
     {
       start: setting(kind.onOff(), 'on', 'Start the drop monitor; off: only listen to what others started.'),
-      force: setting(kind.onOff(), 'on', 'Take the monitor over when something else has started it.'),
+      force: setting(
+        kind.onOff(),
+        'on',
+        'Take the monitor over when something else has it on without packets. What was is put back at the end.',
+      ),
       sw: setting(kind.onOff(), 'on', 'Drops in the kernel.'),
       hw: setting(kind.onOff(), 'on', 'Drops in hardware.'),
-      rn: setting(kind.onOff(), 'on', "Use the kernel's reason names."),
+      rn: setting(
+        kind.onOff(),
+        'on',
+        "Use the kernel's reasons; off: the function that dropped the packet decides.",
+      ),
+      host: setting(
+        kind.onOff(),
+        'on',
+        "Report what this host's own sockets and protocols refuse too: closed ports, TCP's checks, full socket buffers.",
+        { ours: true },
+      ),
       hw_unknown: setting(kind.onOff(), 'off', 'Report hardware traps without a known reason too.'),
       sw_passive: setting(kind.onOff(), 'off', 'Report kernel drops that others have switched on.'),
       hw_passive: setting(kind.onOff(), 'off', 'Report hardware drops that others have switched on.'),
       hide: optional(kind.regex(), '^tcp_v4_rcv', 'Leave out drops whose trap, function or reason matches.'),
-      limit: setting(kind.int(1, 10_000), '100', 'Drops reported per second at most.'),
-      max: setting(kind.int(1), '100000', 'Messages per second above which the monitor is stopped.'),
+      limit: setting(
+        kind.int(1, 10_000),
+        '100',
+        'Drops reported per second at most, shared among reasons and interfaces. The others are counted.',
+      ),
+      max: setting(
+        kind.int(1),
+        '100000',
+        'Drops per second above which the monitor rests for half a minute.',
+      ),
       max_trip: setting(kind.int(1), '2', 'For how many seconds in a row.'),
       group: optional(kind.int(0), '1', 'Ignored.', { inactive: 'there is one group only' }),
       hw_function: optional(kind.onOff(), 'off', 'Ignored.', { inactive: 'hsflowd ignores it too' }),
     },
     'Reports dropped packets with their reasons.',
-    { again: 'restart', inactive: NO_DROPS },
+    { again: 'restart' },
   ),
   nflog: block(
     {

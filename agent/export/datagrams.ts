@@ -64,6 +64,9 @@ export class Datagrams implements DatagramMemory {
   #start = 0
   #position = 0
   #openSamples = 0
+  /** The sample being written, and the one before it in the open datagram, come last there. */
+  #isLast = false
+  #hasLast = false
   #sequence = 0
   #timer: NodeJS.Timeout | undefined
   #openAtLastTick = false
@@ -118,8 +121,12 @@ export class Datagrams implements DatagramMemory {
   /**
    * The byte offset at which a sample of `bytes` bytes may be written, or -1 if it would not fit into an empty
    * datagram. A datagram without room for it is closed first, so the size limit is never exceeded.
+   *
+   * Samples that are not known to every collector come `last` in a datagram: no other follows them there.
    */
-  reserve(bytes: number): number {
+  reserve(bytes: number, last = false): number {
+    if (this.#hasLast && !last) this.#close()
+    this.#isLast = last
     if (this.#position + bytes > this.#start + this.#headerBytes + this.#room) {
       if (bytes > this.#room) return -1
       this.#close()
@@ -131,6 +138,7 @@ export class Datagrams implements DatagramMemory {
   commit(end: number): void {
     for (const follower of this.followers) follower.sample(this.view, this.words, this.#position, end)
     this.#position = end
+    this.#hasLast = this.#isLast
     this.#openSamples++
     this.samples++
     if (this.#timer === undefined) this.#arm()
@@ -219,6 +227,7 @@ export class Datagrams implements DatagramMemory {
     this.#waiting = slot + 1
     this.closed++
     this.#openSamples = 0
+    this.#hasLast = false
     this.#openAtLastTick = false
     if (this.#waiting === SLOTS) {
       this.#waiting = 0

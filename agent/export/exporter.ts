@@ -210,7 +210,7 @@ class VariantStream extends Stream implements SampleFollower {
     if (sampleClass !== undefined && !send.includes(sampleClass)) return
     if (separate && sampleClass !== this.#lastClass) datagrams.flush()
     this.#lastClass = sampleClass
-    const at = datagrams.reserve(end - start)
+    const at = datagrams.reserve(end - start, format === DISCARDED_PACKET)
     if (at < 0) {
       this.#tooLong.count++
       return

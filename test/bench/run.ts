@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { bpfBench } from './bpf.ts'
+import { dropsBench } from './drops.ts'
 import { encodeBench } from './encode.ts'
 import { psampleBench } from './psample.ts'
 import { residentBench } from './resident.ts'
@@ -17,6 +18,7 @@ const BENCHES = {
   encode: encodeBench,
   psample: psampleBench,
   bpf: bpfBench,
+  drops: dropsBench,
   start: startBench,
   resident: () => residentBench(minutes),
 }

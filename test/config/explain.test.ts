@@ -131,6 +131,26 @@ test('explain: the text says what and why', () => {
   )
 })
 
+test('explain: drops', () => {
+  const reasons = [
+    { name: 'NO_SOCKET', value: 3, from: 'vmlinux', isMapped: true },
+    { name: 'BRAND_NEW', value: 4, from: 'vmlinux', isMapped: false },
+  ]
+  const lines = (settings: string) =>
+    formatExplanation(explain(configOf(settings), ports, [], 'a switch', reasons))
+      .split('\n')
+      .filter((line, i, all) => line.startsWith('drops') || all[i - 1]?.startsWith('drops'))
+  assert.deepEqual(lines('dropmon { limit = 50 }'), [
+    'drops          software and hardware drops by the drop monitor; at most 50 a second',
+    '               2 drop reasons in this kernel, unknown to weir: BRAND_NEW',
+  ])
+  assert.deepEqual(
+    lines('dropmon { start = off sw = off hw = off hw_passive = on }')[0],
+    'drops          hardware drops by the drop monitor, when others start it; at most 100 a second',
+  )
+  assert.deepEqual(lines(''), [])
+})
+
 const module = join(import.meta.dirname, '../../agent/command/explain.ts')
 const script = `import(${JSON.stringify(module)}).then(m => m.explainCommand().parseAsync(process.argv.slice(1), { from: 'user' }))`
 

@@ -19,8 +19,8 @@ function datagrams(maxBytes = 1400, agentAddress = IPV4, flushMs = 250) {
 }
 
 /** Writes a sample of `bytes` bytes: format 0:3, its length, then `mark` in each word. */
-function put(out: Datagrams, bytes: number, mark: number): boolean {
-  const at = out.reserve(bytes)
+function put(out: Datagrams, bytes: number, mark: number, last = false): boolean {
+  const at = out.reserve(bytes, last)
   if (at < 0) return false
   out.view.setUint32(at, 3)
   out.view.setUint32(at + 4, bytes - 8)
@@ -66,6 +66,25 @@ describe('datagrams', () => {
         assert.deepEqual(marks(datagram, headerBytes), [i + 1])
       }
     }
+  })
+
+  test('end with the samples that come last', () => {
+    const { out, sent } = datagrams()
+    const LAST = true
+    put(out, 20, 1)
+    put(out, 20, 2, LAST)
+    put(out, 20, 3, LAST)
+    put(out, 20, 4)
+    put(out, 20, 5)
+    out.flush()
+    put(out, 20, 6, LAST)
+    out.flush()
+    put(out, 20, 7)
+    out.stop()
+    assert.deepEqual(
+      sent.map(datagram => marks(datagram)),
+      [[1, 2, 3], [4, 5], [6], [7]],
+    )
   })
 
   test('are filled to the last byte and never beyond it', () => {

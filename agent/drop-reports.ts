@@ -1,0 +1,111 @@
+import { isDeepStrictEqual } from 'node:util'
+import type { DropmonConfig } from './config/config.ts'
+import { type DropCount, Notifier } from './datasource/notifier.ts'
+import type { Datagrams } from './export/datagrams.ts'
+import type { Ledger } from './health/ledger.ts'
+import type { Logger } from './health/log.ts'
+import { DropAlerts, type KnownInterfaces } from './sources/drop-alerts.ts'
+import { DropMonitorSource, type DropMonitorState } from './sources/drop-monitor.ts'
+
+/** The wiring of dropped packets: one notifier for as long as the agent runs, and the source that is configured. */
+
+export interface DropReportsOptions {
+  readonly datagrams: Datagrams
+  readonly interfaces: KnownInterfaces
+  readonly ledger: Ledger
+  readonly log: Logger
+}
+
+export interface DropStatus {
+  readonly monitor: DropMonitorState
+  readonly offered: number
+  readonly exported: number
+  readonly leftOut: Notifier['leftOut']
+  /** The pairs of reason and interface with the most drops; what the others come to together. */
+  readonly by: readonly DropCount[]
+  readonly others?: { readonly pairs: number; readonly offered: number; readonly suppressed: number }
+}
+
+/** Bytes of a dropped packet that are looked at, whatever is exported: up to the IP header behind two VLAN tags. */
+const LEAST_BYTES = 64
+/** Dropped packets that may wait in the kernel on each processor. */
+const QUEUE_LENGTH = 1000
+/** Rows of the status. */
+const ROWS = 50
+
+export class DropReports {
+  readonly #options: DropReportsOptions
+  readonly #notifier: Notifier
+  #monitor: DropMonitorSource | undefined
+  /** What runs now. */
+  #current: { readonly dropmon: DropmonConfig; readonly headerBytes: number } | undefined
+
+  constructor(options: DropReportsOptions) {
+    this.#options = options
+    const { datagrams, ledger } = options
+    this.#notifier = new Notifier({ datagrams, ledger, now: () => performance.now() })
+  }
+
+  /** Starts, stops or goes on with other settings; the same settings again change nothing. */
+  async change(dropmon: DropmonConfig | undefined, headerBytes: number): Promise<void> {
+    const wanted = dropmon && { dropmon, headerBytes }
+    if (isDeepStrictEqual(wanted, this.#current)) return
+    await this.stop()
+    this.#current = wanted
+    if (dropmon === undefined) return
+    const notifier = this.#notifier
+    notifier.change({ ...dropmon, headerBytes })
+    const { interfaces, ledger, log } = this.#options
+    const { start, software, hardware, force } = dropmon
+    const alerts = new DropAlerts({
+      software: software || dropmon.softwarePassive,
+      hardware: hardware || dropmon.hardwarePassive,
+      interfaces,
+      ledger,
+      sink: notifier.accept,
+      onLost: notifier.lost,
+    })
+    const truncateBytes = Math.max(headerBytes, LEAST_BYTES)
+    this.#monitor = new DropMonitorSource({
+      alerts,
+      ledger,
+      log,
+      onBatchEnd: notifier.endBatch,
+      onLost: notifier.lost,
+      start,
+      wishes: { software, hardware, force, truncateBytes, queueLength: QUEUE_LENGTH },
+      mostPerSecond: dropmon.mostPerSecond,
+      mostSeconds: dropmon.mostSeconds,
+    })
+    await this.#monitor.start()
+  }
+
+  /** To be called every second or so. */
+  poll(): void {
+    this.#monitor?.poll()
+  }
+
+  /** Leaves the kernel's monitor as it was found. May be called twice. */
+  async stop(): Promise<void> {
+    const monitor = this.#monitor
+    this.#monitor = undefined
+    this.#current = undefined
+    await monitor?.stop()
+  }
+
+  /** Undefined while dropped packets were never reported. */
+  status(): DropStatus | undefined {
+    const { offered, exported, leftOut } = this.#notifier
+    const monitor = this.#monitor?.state ?? 'stopped'
+    if (monitor === 'stopped' && offered === 0) return undefined
+    const counts = this.#notifier.counts().sort((a, b) => b.offered - a.offered)
+    const rest = counts.slice(ROWS)
+    const others = {
+      pairs: rest.length,
+      offered: rest.reduce((sum, row) => sum + row.offered, 0),
+      suppressed: rest.reduce((sum, row) => sum + row.suppressed, 0),
+    }
+    const by = counts.slice(0, ROWS)
+    return { monitor, offered, exported, leftOut, by, ...(rest.length > 0 ? { others } : {}) }
+  }
+}

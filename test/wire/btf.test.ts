@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { BtfError, readBtfEnum } from '../../agent/wire/btf.ts'
+
+/** Type information with these types (32-bit words) and strings; `base` strings come before its own. */
+function btf(types: readonly number[], strings: string): Uint8Array {
+  const text = new TextEncoder().encode(strings)
+  const bytes = new Uint8Array(24 + types.length * 4 + text.length)
+  const view = new DataView(bytes.buffer)
+  const header = [0x0001_eb9f, 24, 0, types.length * 4, types.length * 4, text.length]
+  for (const [i, word] of [...header, ...types].entries()) view.setUint32(i * 4, word >>> 0, true)
+  bytes.set(text, 24 + types.length * 4)
+  return bytes
+}
+
+const kind = (number: number, members = 0) => (number << 24) | members
+//               0 1    5   9
+const STRINGS = '\0int\0one\0two\0'
+const INT = [1, kind(1), 4, 0]
+const ENUM = [5, kind(6, 2), 4, 5, 0x10001, 9, 7]
+
+describe('enumerations from type information', () => {
+  test('values by name, behind types of other kinds', () => {
+    const struct = [1, kind(4, 2), 8, 1, 1, 0, 1, 1, 32]
+    const array = [0, kind(3), 0, 1, 1, 4]
+    const found = readBtfEnum(btf([...INT, ...struct, ...array, ...ENUM], STRINGS), 'one')
+    assert.deepEqual(
+      [...found!],
+      [
+        ['one', 0x10001],
+        ['two', 7],
+      ],
+    )
+  })
+
+  test('64-bit enumerations', () => {
+    const wide = [9, kind(19, 1), 8, 5, 3, 0]
+    assert.deepEqual([...readBtfEnum(btf([...INT, ...wide], STRINGS), 'two')!], [['one', 3]])
+  })
+
+  test('a module continues the strings of the kernel', () => {
+    const base = btf([...INT, ...ENUM], STRINGS)
+    const own = STRINGS.length
+    const module = btf([own, kind(6, 2), 4, own, 1, 9, 2], 'mine\0')
+    assert.deepEqual(
+      [...readBtfEnum(module, 'mine', base)!],
+      [
+        ['mine', 1],
+        ['two', 2],
+      ],
+    )
+  })
+
+  test('one that is not there', () => {
+    assert.equal(readBtfEnum(btf([...INT, ...ENUM], STRINGS), 'three'), undefined)
+  })
+
+  const bad: readonly [name: string, bytes: Uint8Array, offset: number][] = [
+    ['empty', new Uint8Array(0), 0],
+    ['another magic', btf(INT, STRINGS).fill(0, 0, 2), 0],
+    ['types past the end', btf(INT, STRINGS).fill(0xff, 12, 15), 8],
+    ['strings past the end', btf(INT, STRINGS).fill(0xff, 20, 23), 16],
+    ['a kind that is not known', btf([1, kind(31), 4], STRINGS), 24],
+    ['a type cut short', btf([...INT, ...ENUM.slice(0, 4)], STRINGS), 40],
+    ['a name outside of the strings', btf([99, kind(6), 4], STRINGS), 24 + 12 + 99],
+  ]
+  for (const [name, bytes, offset] of bad) {
+    test(name, () => {
+      assert.throws(
+        () => readBtfEnum(bytes, 'one'),
+        (error: unknown) => error instanceof BtfError && error.offset === offset,
+      )
+    })
+  }
+})
