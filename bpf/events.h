@@ -33,6 +33,8 @@ enum followed {
 	DROPPED = 4,
 	/* The depth of the queue could be read. */
 	DEPTH = 8,
+	/* Its route ends here, so that nothing more is to be heard of it. */
+	LOCAL = 16,
 };
 
 /*

@@ -10,6 +10,8 @@
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
 #include <stdbool.h>
 #include <bpf/bpf_core_read.h>
@@ -20,6 +22,8 @@
 #include "events.h"
 #include "kernel.h"
 
+#define AF_INET 2
+#define AF_INET6 10
 #define MOST_PORTS 65536
 #define RING_BYTES (4 << 20)
 #define MAC_ADDRESSES_BYTES (2 * ETH_ALEN)
@@ -176,6 +180,34 @@ static __always_inline __u64 wake_up(void)
 	return control.asleep ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
+/* Whether the route of a packet that came in ends here. What is not IP is not routed. */
+static __noinline bool ends_here(struct __sk_buff *skb)
+{
+	struct bpf_fib_lookup route = { .ifindex = skb->ifindex };
+	struct iphdr ip4;
+	struct ipv6hdr ip6;
+
+	switch (skb->protocol) {
+	case bpf_htons(ETH_P_IP):
+		if (bpf_skb_load_bytes_relative(skb, 0, &ip4, sizeof(ip4), BPF_HDR_START_NET))
+			return false;
+		route.family = AF_INET;
+		route.ipv4_src = ip4.saddr;
+		route.ipv4_dst = ip4.daddr;
+		break;
+	case bpf_htons(ETH_P_IPV6):
+		if (bpf_skb_load_bytes_relative(skb, 0, &ip6, sizeof(ip6), BPF_HDR_START_NET))
+			return false;
+		route.family = AF_INET6;
+		__builtin_memcpy(route.ipv6_src, &ip6.saddr, sizeof(ip6.saddr));
+		__builtin_memcpy(route.ipv6_dst, &ip6.daddr, sizeof(ip6.daddr));
+		break;
+	default:
+		return true;
+	}
+	return bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_NOT_FWDED;
+}
+
 /* Puts the packet into a slot. False: it is not to be followed, or cannot be. */
 static __always_inline bool follow(struct __sk_buff *skb, struct port_state *port, struct sampler_state *state,
 				   const struct choice *choice)
@@ -197,6 +229,8 @@ static __always_inline bool follow(struct __sk_buff *skb, struct port_state *por
 		slot->state = FREE;
 		return false;
 	}
+	if (choice->direction == INGRESS && ends_here(skb))
+		slot->event.followed = LOCAL;
 	slot->packet = (__u64)skb;
 	__sync_lock_test_and_set(&slot->state, BUSY);
 	skb->tc_index = number + 1;
@@ -351,7 +385,8 @@ int BPF_PROG(weir_queue, struct sk_buff *skb)
 	event->output_queue = skb->queue_mapping;
 	event->followed |= QUEUED;
 	event->followed &= ~DEPTH;
-	queue = (void *)dev->_tx + skb->queue_mapping * bpf_core_type_size(struct netdev_queue);
+	/* Read as a number: verifiers before Linux 6.4 do not let a variable be added to a pointer of the kernel. */
+	queue = (void *)BPF_CORE_READ(dev, _tx) + skb->queue_mapping * bpf_core_type_size(struct netdev_queue);
 	qdisc = BPF_CORE_READ(queue, qdisc);
 	if (!(BPF_CORE_READ(qdisc, flags) & TCQ_F_CPUSTATS)) {
 		event->queue_depth = BPF_CORE_READ(qdisc, qstats.backlog);

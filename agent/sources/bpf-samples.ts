@@ -89,7 +89,7 @@ const PACKET_OTHERHOST = 3
 /** Programs that follow packets, at trace points of the kernel. */
 const FOLLOWERS = ['weir_queue', 'weir_transmit', 'weir_drop'] as const
 /** Bits of enum followed in bpf/events.h. */
-const FOLLOWED = { queued: 1, transmitted: 2, dropped: 4, depth: 8 } as const
+const FOLLOWED = { queued: 1, transmitted: 2, dropped: 4, depth: 8, local: 16 } as const
 /** States of a slot there. */
 const SLOT_STATE = { free: 0, busy: 1, taken: 2 } as const
 /** Slots are looked at this often, for packets that will not be heard of any more. */
@@ -174,7 +174,7 @@ export class BpfSamples {
     )
     this.#lostSight = loss(
       'lost-sight',
-      'samples without transit: cloned, redirected or taken by another device',
+      'samples without transit: cloned, redirected, held for long, or unmarked by a tc program of others',
     )
     this.#dropped = loss(
       'dropped',
@@ -417,6 +417,7 @@ export class BpfSamples {
     }
     const followed = view.getUint8(offset + PACKET_EVENT.followed)
     const isQueued = (followed & FOLLOWED.queued) !== 0
+    const isLocal = isForgotten && !isQueued && (followed & FOLLOWED.local) !== 0
     sample.egressQueue = isQueued ? view.getUint16(offset + PACKET_EVENT.outputQueue, true) : ABSENT
     sample.queueDepthBytes =
       (followed & FOLLOWED.depth) !== 0 ? view.getUint32(offset + PACKET_EVENT.queueDepth, true) : ABSENT
@@ -430,12 +431,12 @@ export class BpfSamples {
       sample.inputIfIndex = port.ifIndex
       // What is addressed to another station did not end here, whatever kind of host this is.
       const mayEndHere = view.getUint8(offset + PACKET_EVENT.packetType) !== PACKET_OTHERHOST
-      const endsHere = mayEndHere && (!port.forwards || isForgotten)
+      const endsHere = mayEndHere && (port.forwards ? isLocal : true)
       sample.outputIfIndex = endsHere ? INTERNAL_INTERFACE : UNKNOWN_INTERFACE
       if (isQueued) sample.outputIfIndex = view.getUint32(offset + PACKET_EVENT.outputIfindex, true)
     }
     if ((followed & FOLLOWED.dropped) !== 0) this.#dropped.count += chosen
-    else if (isForgotten && isQueued) this.#lostSight.count += chosen
+    else if (isForgotten && !isLocal) this.#lostSight.count += chosen
     const low = view.getUint32(offset + PACKET_EVENT.nanoseconds, true) + this.#offsetLow
     const high = view.getUint32(offset + PACKET_EVENT.nanoseconds + 4, true) + this.#offsetHigh
     sample.timestampLow = low >>> 0

@@ -100,7 +100,12 @@ async function run(scope: Scope, lab: Lab, bundle: readonly string[], options: R
   const { under = [] } = options
   const start = ['netns', 'exec', host.namespace, ...under, ...bundle, 'run', '-f', conf.path]
   const agent = new RunningAgent(scope, ['ip', ...start])
-  const empty = [process.execPath, join(import.meta.dirname, 'empty-program.ts'), String(host.eth0.ifIndex)]
+  const empty = [
+    process.execPath,
+    join(import.meta.dirname, '../support/tc-program.ts'),
+    `${host.eth0.ifIndex}`,
+    '-1',
+  ]
   const measured = options.statistics
     ? new RunningAgent(scope, ['ip', 'netns', 'exec', host.namespace, ...empty])
     : undefined

@@ -4,10 +4,11 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
 import { INTERNAL_INTERFACE } from '../../agent/sources/packet-sample.ts'
 import { BpfDriver, type DriverOptions, type Seen } from '../support/bpf-driver.ts'
-import { ip, type Lab, makeLab, sendFlow, sendFrames, sink, until } from '../support/lab.ts'
+import { ip, type Lab, makeLab, RunningAgent, sendFlow, sendFrames, sink, until } from '../support/lab.ts'
 import { ip4Header } from '../support/packets.ts'
 
 const BYTES = 1000
@@ -25,8 +26,7 @@ interface Scene {
 }
 
 /** The host samples every packet of eth0 and passes on to mgmt0 what is for somebody there. */
-async function passing(t: TestContext, options: DriverOptions = {}): Promise<Scene> {
-  const lab = makeLab(t)
+async function passing(t: TestContext, options: DriverOptions = {}, lab = makeLab(t)): Promise<Scene> {
   const { host, peer } = lab
   ip(`netns exec ${host.namespace} sysctl -qw net.ipv4.ip_forward=1`)
   ip(`-n ${host.namespace} neighbour replace ${FAR_AWAY} lladdr ${peer.mgmt0.mac} dev mgmt0 nud permanent`)
@@ -271,6 +271,22 @@ test('two agents: a packet is followed by one of them, and the other one says so
   for (const one of [driver, other]) await one.call('poll')
   const counted = [driver, other].map(async one => (await one.call('losses'))['not-followed'])
   assert.deepEqual((await Promise.all(counted)).sort(), [0, 5])
+})
+
+test('a tc program of others that lets packets pass makes us lose sight of them', async t => {
+  const lab = makeLab(t)
+  const { host } = lab
+  const TC_ACT_OK = '0'
+  const script = join(import.meta.dirname, '../support/tc-program.ts')
+  const command = [process.execPath, script, String(host.eth0.ifIndex), TC_ACT_OK]
+  const other = new RunningAgent(t, ['ip', 'netns', 'exec', host.namespace, ...command])
+  const isAttached = await until('program', () => /attached|EINVAL/.exec(other.stderr)?.[0])
+  if (isAttached === 'EINVAL') return t.skip('the kernel has no TCX')
+  const { driver, input } = await passing(t, {}, lab)
+  send(lab, 1)
+  const [sample] = await samples(driver, 1)
+  assert.deepEqual(found(sample!), { ...UNKNOWN, inputIfIndex: input, outputIfIndex: 0 })
+  assert.equal((await driver.call('losses'))['lost-sight'], 1)
 })
 
 test('the interface is no longer sampled while packets wait in the queue', async t => {
