@@ -75,7 +75,13 @@ async function run(options: RunOptions): Promise<void> {
       auto.update(agent.settings())
       updating = setInterval(() => auto.update(agent.settings()), AUTO_FILE_MS)
     }
-    setTimeout(releaseStartMemory, SETTLED_MS).unref()
+    setTimeout(() => {
+      try {
+        releaseStartMemory()
+      } catch (error) {
+        log.warn((error as Error).message)
+      }
+    }, SETTLED_MS).unref()
     const signal = await ended
     log.info(`ending on ${signal}`)
   } finally {

@@ -66,7 +66,7 @@ export class Sampler {
     this.offered++
     const ifIndex = sample.dataSource
     if (ifIndex === 0) {
-      this.#noDataSource.count += 1 + sample.lostBefore
+      this.#noDataSource.count++
       return
     }
     const source = this.#sources.get(ifIndex) ?? this.#add(ifIndex)

@@ -243,14 +243,14 @@ class Collector {
     this.#tell('are not sent', socket.errors)
     if (this.#reopening) return
     this.#reopening = true
-    this.#retry(() => {
-      this.#reopening = false
-      if (isIP(this.config.host) !== 0) this.#connect(this.config.host)
-      else {
-        this.#address = undefined
-        void this.#resolveAndConnect()
-      }
-    })
+    this.#retry(() => this.#reconnect())
+  }
+
+  /** Opens a new socket, to a name after a new look-up. */
+  #reconnect(): void {
+    this.#reopening = false
+    this.#address = undefined
+    this.start()
   }
 
   /** Datagrams leave, and the network says that they do not get there: nobody listens at the port, for example. */
@@ -281,7 +281,7 @@ class Collector {
       this.#problem = undefined
       this.#measured(socket)
     } catch (error) {
-      this.#failed((error as Error).message, () => this.#connect(address))
+      this.#failed((error as Error).message, () => this.#reconnect())
     }
   }
 
@@ -297,11 +297,17 @@ class Collector {
         this.#log.info({ address: first }, `${host} is ${first}`)
         this.#connect(first)
       }
-      if (this.#socket !== undefined) this.#again(ttlSeconds * 1000, () => void this.#resolveAndConnect())
+      // One timer serves all: what waits to open the socket again looks the name up by itself.
+      if (this.#socket !== undefined && !this.#reopening) {
+        this.#again(ttlSeconds * 1000, () => void this.#resolveAndConnect())
+      }
     } catch (error) {
       if (this.#stopped) return
       const reason = `cannot resolve '${host}': ${(error as Error).message}`
-      this.#failed(reason, () => void this.#resolveAndConnect())
+      this.#failed(reason, () => {
+        this.#reopening = false
+        void this.#resolveAndConnect()
+      })
     }
   }
 

@@ -162,7 +162,8 @@ export class Datagrams implements DatagramMemory {
 
   /**
    * A timer of half the flush time runs while samples wait. A datagram found open at two ticks in a row is sent:
-   * its first sample is then older than one period and younger than two, and no clock is read per sample.
+   * its first sample is then older than one period and younger than two, and no clock is read per sample. What is
+   * closed leaves with the next tick at the latest.
    */
   #arm(): void {
     this.#openAtLastTick = false
@@ -170,6 +171,7 @@ export class Datagrams implements DatagramMemory {
   }
 
   readonly #tick = (): void => {
+    this.send()
     if (this.#openSamples === 0) {
       this.#timer = undefined
       return

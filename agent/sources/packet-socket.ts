@@ -49,6 +49,8 @@ export interface PacketPort {
 const RECEIVE_BYTES = 4 << 20
 const SLOTS = 64
 const FCS_BYTES = 4
+/** The filter takes a packet by giving a length; 0 would refuse it. */
+const LEAST_SNAP_BYTES = 1
 const VLAN_TAG_BYTES = 4
 const MAC_ADDRESSES_BYTES = 12
 const UNKNOWN_INTERFACE = 0
@@ -114,7 +116,13 @@ export class PacketSocketSource {
     this.end(port.ifIndex)
     const { namespace, receiveBytes = RECEIVE_BYTES } = this.#options
     const socket = PacketSocket.open(
-      { ...port, namespace, receiveBytes, snapBytes: port.headerBytes, slots: SLOTS },
+      {
+        ...port,
+        namespace,
+        receiveBytes,
+        snapBytes: Math.max(port.headerBytes, LEAST_SNAP_BYTES),
+        slots: SLOTS,
+      },
       count => this.#receive(tap, count),
     )
     const changed = { timestampHigh: 0, timestampLow: 0 }

@@ -62,8 +62,8 @@ interface GroupState {
 
 /** Frames without FCS reach us; the wire had these octets more. */
 const FCS_BYTES = 4
-/** A step back of the sequence by more than this is a restart of the group, not a late sample. */
-const REORDER_MOST = 4096
+/** Processors overtake each other by a few samples: a step back by more is a restart of the group. */
+const REORDER_MOST = 64
 /** The kernel reports ifIndexes in 16 bits (net/psample/psample.c, up to 7.2). */
 const LOW16 = 65536
 const ETH_P_IP = 0x0800
@@ -75,6 +75,11 @@ export class PsampleSamples {
   delivered = 0
   /** Messages of groups that are not ours; not a loss. */
   foreign = 0
+
+  /** Messages that could not be read. */
+  get malformed(): number {
+    return this.#malformed.count
+  }
 
   readonly #options: PsampleSamplesOptions
   readonly #sink: PacketSink

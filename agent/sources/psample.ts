@@ -104,10 +104,13 @@ export class PsampleSource {
         this.#log.warn({ lost, granted, held }, 'samples lost: the socket was full'),
       )
     }
-    // The gaps of the sequence show the same losses again, as soon as a sample comes behind them.
-    const elsewhere = this.#options.samples.missing() - this.#overrun.count
+    // The gaps of the sequence show the same losses again, as soon as a sample comes behind them. What came for the
+    // groups of others is in these counts as well, so that a gap of ours may be taken for theirs, never the reverse.
+    const { samples } = this.#options
+    const explained = this.#overrun.count + samples.malformed
+    const elsewhere = samples.missing() - explained
     if (elsewhere > this.#gap.count) this.#gap.count = elsewhere
-    const problem = this.#options.samples.takeProblem()
+    const problem = samples.takeProblem()
     if (problem !== undefined)
       this.#limited.line('malformed', held => this.#log.warn({ held }, `malformed message: ${problem}`))
   }

@@ -6,43 +6,55 @@
  * costs nothing but a look-up in the page cache for those that are used again, and only those come back.
  */
 #define _GNU_SOURCE
-#include <link.h>
+#include <inttypes.h>
 #include <node_api.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-/* Segments that are never written to, not even by the linker, can always be read again from the file. */
-static int release_file_of(struct dl_phdr_info *object, size_t size, void *data)
+/*
+ * Goes through /proc/self/smaps: the head of a mapping ("start-end perms offset device inode path"), then its figures
+ * ("Anonymous: 8 kB"). Only mappings of files that are not writable and have no page of their own can be read again:
+ * relocated data, breakpoints and code on huge pages are anonymous.
+ */
+static int64_t release_mappings(FILE *maps)
 {
-	int64_t *released = data;
-	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t start = 0, end = 0;
+	bool is_file = false;
+	char *line = NULL;
+	size_t size = 0;
+	int64_t released = 0;
 
-	(void)size;
-	for (int i = 0; i < object->dlpi_phnum; i++) {
-		const ElfW(Phdr) *segment = &object->dlpi_phdr[i];
-		uintptr_t start, end;
+	while (getline(&line, &size, maps) > 0) {
+		uintptr_t first, last;
+		unsigned long anonymous;
+		char permissions[5];
+		int path = 0;
 
-		if (segment->p_type != PT_LOAD || (segment->p_flags & PF_W))
-			continue;
-		/* Whole pages inside the segment: its edges may share one with data. */
-		start = (object->dlpi_addr + segment->p_vaddr + page - 1) & ~(page - 1);
-		end = (object->dlpi_addr + segment->p_vaddr + segment->p_filesz) & ~(page - 1);
-		/* The kernel refuses its own vDSO; nothing is lost by that. */
-		if (start < end && madvise((void *)start, end - start, MADV_DONTNEED) == 0)
-			*released += end - start;
+		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s %*s %*s %*s %n", &first, &last, permissions, &path) == 3) {
+			start = first;
+			end = last;
+			is_file = permissions[1] != 'w' && path > 0 && line[path] == '/';
+		} else if (is_file && sscanf(line, "Anonymous: %lu", &anonymous) == 1) {
+			if (anonymous == 0 && madvise((void *)start, end - start, MADV_DONTNEED) == 0)
+				released += end - start;
+		}
 	}
-	return 0;
+	free(line);
+	return released;
 }
 
-/* releaseStart(): bytes that this process let go of, whether or not they were resident. */
+/* releaseStart(): bytes of mappings that this process let go of, whether or not they were resident. */
 static napi_value release_start(napi_env env, napi_callback_info info)
 {
-	int64_t released = 0;
+	FILE *maps = fopen("/proc/self/smaps", "re");
 	napi_value result = NULL;
 
 	(void)info;
-	dl_iterate_phdr(release_file_of, &released);
-	napi_create_int64(env, released, &result);
+	napi_create_int64(env, maps == NULL ? 0 : release_mappings(maps), &result);
+	if (maps != NULL)
+		fclose(maps);
 	return result;
 }
 

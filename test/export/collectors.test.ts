@@ -212,4 +212,59 @@ describe('collectors', () => {
       mock.timers.reset()
     }
   })
+
+  test('a name is looked up again also when the first socket to it could not be opened', async () => {
+    mock.timers.enable({ apis: ['setTimeout'] })
+    try {
+      const missing = ['192.0.2.9']
+      const net = network([], missing)
+      let answers = ['192.0.2.9']
+      const { under } = collectors(['collector.example'], net, async () => answers)
+      under.start()
+      await setImmediate()
+      missing.length = 0
+      mock.timers.tick(2000)
+      await setImmediate()
+      assert.deepEqual(net.opened, ['192.0.2.9'])
+      answers = ['192.0.2.8']
+      mock.timers.tick(300_000)
+      await setImmediate()
+      assert.deepEqual(net.opened, ['192.0.2.9', '192.0.2.8'])
+      under.stop()
+    } finally {
+      mock.timers.reset()
+    }
+  })
+
+  test('a socket that refuses while its name is looked up is opened again all the same', async () => {
+    mock.timers.enable({ apis: ['setTimeout'] })
+    try {
+      const refusing: string[] = []
+      const net = network(refusing)
+      let answer: (addresses: string[]) => void = () => {}
+      const lookUp = () => new Promise<string[]>(resolve => (answer = resolve))
+      const { under } = collectors(['collector.example'], net, lookUp)
+      under.start()
+      await setImmediate()
+      answer(['192.0.2.9'])
+      await setImmediate()
+      mock.timers.tick(300_000)
+      await setImmediate()
+      refusing.push('192.0.2.9')
+      under.send(memory, spans, 1)
+      answer(['192.0.2.9'])
+      await setImmediate()
+      refusing.length = 0
+      mock.timers.tick(2000)
+      await setImmediate()
+      answer(['192.0.2.9'])
+      await setImmediate()
+      under.send(memory, spans, 1)
+      assert.equal(net.opened.length, 2)
+      assert.equal(under.status()[0]!.problem, undefined)
+      under.stop()
+    } finally {
+      mock.timers.reset()
+    }
+  })
 })

@@ -146,6 +146,24 @@ describe('datagrams', () => {
     }
   })
 
+  test('closed ones leave with the timer, however fast others are filled', () => {
+    mock.timers.enable({ apis: ['setTimeout'] })
+    try {
+      const { out, sent } = datagrams(200, IPV4, 250)
+      let most = 0
+      for (let ms = 0; ms < 2000; ms++) {
+        put(out, 160, ms)
+        mock.timers.tick(1)
+        const left = sent.flatMap(datagram => marks(datagram))
+        most = Math.max(most, ms - (left.at(-1) ?? 0))
+      }
+      assert.ok(most <= 250, `a sample waited ${most} ms`)
+      out.stop()
+    } finally {
+      mock.timers.reset()
+    }
+  })
+
   test('closed ones go to the sink in one call', () => {
     const { out, calls } = datagrams(200)
     for (let i = 0; i < 10; i++) put(out, 160, i)

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { releaseStartMemory } from '../../agent/kernel/memory.ts'
 
@@ -15,4 +17,14 @@ test('the memory that only the start needed is let go of, and the program runs o
   assert.equal(JSON.stringify(JSON.parse('{"a":[1,2.5,"x"]}')), '{"a":[1,2.5,"x"]}')
   assert.equal('straße'.toLocaleUpperCase('de'), 'STRASSE')
   assert.ok(releaseStartMemory() > 0, 'may be called again')
+})
+
+test('code that is not the file any more is left alone', () => {
+  // On large pages the code is a copy in anonymous memory: without it nothing runs.
+  const module = join(import.meta.dirname, '../../agent/kernel/memory.ts')
+  const source = `import { releaseStartMemory } from '${module}'; releaseStartMemory(); console.log([1, 2].map(String))`
+  const options = ['--use-largepages=on', '--input-type=module-typescript', '-e', source]
+  const { status, stdout } = spawnSync(process.execPath, options, { encoding: 'utf8' })
+  assert.equal(status, 0)
+  assert.match(stdout, /'1', '2'/)
 })

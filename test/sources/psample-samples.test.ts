@@ -117,6 +117,13 @@ describe('samples from PSAMPLE', () => {
     assert.equal(under.missing(), 0)
   })
 
+  test('a group that starts again early is not taken for late samples', () => {
+    const { under, feed } = source()
+    for (let sequence = 1; sequence <= 1000; sequence++) feed({ 4: u32(sequence) })
+    for (let sequence = 1; sequence <= 999; sequence += 2) feed({ 4: u32(sequence) })
+    assert.equal(under.missing(), 499)
+  })
+
   test('after restart() the first number counts as the first', () => {
     const { under, feed } = source()
     feed({ 4: u32(5) })
