@@ -436,11 +436,15 @@ export class Agent {
 
   /** The tc samplers count every packet that passes them: sample pools are exact. */
   async #countPools(): Promise<void> {
-    if (this.#tc === undefined || this.#counting) return
+    const tc = this.#tc
+    if (tc === undefined || this.#counting) return
     this.#counting = true
     try {
       const passed = new Map<number, bigint>()
-      for (const { ifIndex, packets } of await this.#tc.counts()) {
+      const counts = await tc.counts()
+      // Those of samplers that are gone meanwhile are no base for the next ones.
+      if (this.#tc !== tc) return
+      for (const { ifIndex, packets } of counts) {
         passed.set(ifIndex, (passed.get(ifIndex) ?? 0n) + packets)
       }
       for (const [ifIndex, packets] of passed) {
