@@ -135,9 +135,10 @@ export class Agent {
     this.#forwards = await forwardsPackets()
     this.#electAddress()
     this.#exporter.start()
-    await this.#attempt('counters', () => this.#startPolling())
     this.#interfaces.subscribe(event => this.#interfaceChanged(event))
+    await this.#attempt('counters', () => this.#startPolling())
     await this.#startSources()
+    if (!this.#running) return
     this.#startBudget()
     this.#housekeeping = setInterval(() => this.#keepHouse(), HOUSEKEEPING_MS)
     this.#log.info(
@@ -182,10 +183,10 @@ export class Agent {
   async stop(): Promise<void> {
     if (!this.#running) return
     this.#running = false
+    await this.#changes
     clearInterval(this.#housekeeping)
     clearTimeout(this.#settling)
     this.#poller.stop()
-    await this.#changes
     await this.#stopTc()
     this.#keepHouse()
     this.#taps.stop()
@@ -270,6 +271,7 @@ export class Agent {
   }
 
   #interfaceChanged(event: InterfaceEvent): void {
+    if (!this.#running) return
     if (event.type === 'remove') {
       const { ifIndex } = event.before
       this.#poller.remove(INTERFACE, ifIndex)
@@ -356,6 +358,7 @@ export class Agent {
 
   /** Samplers follow the interfaces: tc filters, and packet sockets for the pcap blocks. */
   async #placeSamplers(): Promise<void> {
+    if (!this.#running) return
     const { tc, psample, headerBytes } = this.#config
     const { byIndex } = this.#interfaces
     for (const port of byIndex.values()) this.#placeTap(port)
@@ -375,19 +378,22 @@ export class Agent {
       rule === undefined ? { rate: 0, rule: 'no pcap block' } : pcapRate(this.#config, index, port)
     const rate = this.#withinBudget(configured)
     const promiscuous = rule?.promisc === true
+    const forwards = this.#forwards || port.kind === 'bridge' || port.masterKind === 'bridge'
     const before = this.#tapped.get(ifIndex)
-    const isSame = before?.promiscuous === promiscuous && before.headerBytes === headerBytes
+    const isSame =
+      before?.promiscuous === promiscuous &&
+      before.headerBytes === headerBytes &&
+      before.forwards === forwards
     if (rate === (before?.rate ?? 0) && (rate === 0 || isSame)) return
     try {
       if (rate === 0) taps.end(ifIndex)
       else if (isSame) taps.setRate(ifIndex, rate)
       else {
-        const forwards = this.#forwards || port.kind === 'bridge' || port.masterKind === 'bridge'
         const warning = taps.add({ ifIndex, name, rate, headerBytes, promiscuous, forwards })
         if (warning !== undefined) log.warn(warning)
       }
       if (rate === 0) this.#tapped.delete(ifIndex)
-      else this.#tapped.set(ifIndex, { rate, promiscuous, headerBytes })
+      else this.#tapped.set(ifIndex, { rate, promiscuous, headerBytes, forwards })
       if (rate > 0) log.info({ why, reason }, `${name} is sampled 1 in ${rate} by a packet socket`)
       else log.info({ why, reason }, `${name} is not sampled any more`)
     } catch (error) {
@@ -429,9 +435,18 @@ export class Agent {
     if (this.#budget !== undefined) this.#keepBudget(this.#budget)
     this.#psample?.poll()
     this.#taps.poll()
+    void this.#followForwarding()
     void this.#attempt('tc', () => this.#countPools())
     const problem = this.#counters.takeProblem()
     if (problem !== undefined) this.#limited.line('counters', held => this.#log.warn({ held }, problem))
+  }
+
+  /** A host may become a router while the agent runs: what comes in then need not end here. */
+  async #followForwarding(): Promise<void> {
+    const forwards = await forwardsPackets()
+    if (forwards === this.#forwards || !this.#running) return
+    this.#forwards = forwards
+    await this.#placeSamplers()
   }
 
   /** The tc samplers count every packet that passes them: sample pools are exact. */
@@ -462,6 +477,7 @@ interface Tapped {
   readonly rate: number
   readonly promiscuous: boolean
   readonly headerBytes: number
+  readonly forwards: boolean
 }
 
 function psampleGroups(psample: PsampleConfig | undefined): PsampleGroups {
