@@ -18,6 +18,7 @@ import { Ledger } from './health/ledger.ts'
 import { type Logger, RateLimitedLog } from './health/log.ts'
 import { type Interface, type InterfaceEvent, Interfaces } from './interfaces.ts'
 import { UdpSender } from './kernel/udp-sender.ts'
+import { BpfSamples } from './sources/bpf-samples.ts'
 import { PacketSocketSource } from './sources/packet-socket.ts'
 import { PsampleSource } from './sources/psample.ts'
 import { type PsampleGroups, PsampleSamples } from './sources/psample-samples.ts'
@@ -55,7 +56,8 @@ export class Agent {
   readonly #poller: Poller
   readonly #psampleSamples: PsampleSamples
   #psample: PsampleSource | undefined
-  readonly #taps: PacketSocketSource
+  /** Samplers for the pcap blocks; undefined while there are none. */
+  #taps: BpfSamples | PacketSocketSource | undefined
   #tc: TcSamplers | undefined
   #statistics: InterfaceStatistics | undefined
   readonly #tapped = new Map<number, Tapped>()
@@ -115,7 +117,6 @@ export class Agent {
       portOfGroup: group => this.#tc?.portOfGroup(group),
       portOfCookie: (view, offset, length) => this.#tc?.portOfCookie(view, offset, length),
     })
-    this.#taps = new PacketSocketSource({ ledger, sink: this.#sampler.accept, onBatchEnd: this.#onBatchEnd })
   }
 
   /**
@@ -175,6 +176,8 @@ export class Agent {
     // The cookies of the tc samplers carry the sub-agent.
     if (config.tc === undefined || config.psample === undefined || differs('subAgentId')) await this.#stopTc()
     if (config.psample === undefined) this.#stopPsample()
+    // What the programs in the kernel are told when they are loaded.
+    if (config.pcap.length === 0 || differs('headerBytes', 'transit', 'subAgentId')) await this.#stopTaps()
     this.#psampleSamples.changeGroups(psampleGroups(config.psample))
     await this.#startSources()
   }
@@ -189,7 +192,7 @@ export class Agent {
     this.#poller.stop()
     await this.#stopTc()
     this.#keepHouse()
-    this.#taps.stop()
+    await this.#stopTaps()
     this.#stopPsample()
     this.#datagrams.flush()
     this.logStatus()
@@ -276,7 +279,7 @@ export class Agent {
       const { ifIndex } = event.before
       this.#poller.remove(INTERFACE, ifIndex)
       // At once: another interface may get the same ifIndex before the samplers are looked at.
-      this.#taps.remove(ifIndex)
+      void this.#attempt('pcap', () => this.#taps?.remove(ifIndex))
       this.#tapped.delete(ifIndex)
       this.#sampler.forget(ifIndex)
       this.#counted.delete(ifIndex)
@@ -286,7 +289,7 @@ export class Agent {
     this.#settling ??= setTimeout(() => {
       this.#settling = undefined
       this.#electAddress()
-      void this.#placeSamplers()
+      this.#placeSoon()
     }, SETTLE_MS)
   }
 
@@ -313,11 +316,12 @@ export class Agent {
     this.#exporter.changeAgentAddress(parseIp4(chosen.address) ?? parseIp6(chosen.address)!)
   }
 
+  /** A batch of samples has been written: full datagrams go out, the open one waits for more. */
   readonly #onBatchEnd = (): void => this.#datagrams.send()
 
   /** Starts the sources of packets that the configuration asks for and that do not run yet; then places samplers. */
   async #startSources(): Promise<void> {
-    const { psample, tc, subAgentId } = this.#config
+    const { psample, tc, pcap, subAgentId } = this.#config
     const { ledger } = this
     if (psample !== undefined && this.#psample === undefined) {
       this.#psample = new PsampleSource({
@@ -339,7 +343,19 @@ export class Agent {
       })
       await this.#attempt('tc', () => this.#tc?.start())
     }
+    if (pcap.length > 0) this.#taps ??= await this.#openTaps()
     await this.#placeSamplers()
+  }
+
+  async #stopTaps(): Promise<void> {
+    const taps = this.#taps
+    this.#taps = undefined
+    for (const ifIndex of this.#tapped.keys()) {
+      const name = this.#interfaces.byIndex.get(ifIndex)?.name ?? ifIndex
+      this.#log.info({ part: 'pcap', interface: name }, `${name} is not sampled any more`)
+    }
+    this.#tapped.clear()
+    await this.#attempt('pcap', () => taps?.stop())
   }
 
   async #stopTc(): Promise<void> {
@@ -356,20 +372,51 @@ export class Agent {
     this.#psample = undefined
   }
 
+  /** Places samplers when what is being changed now is done. */
+  #placeSoon(): void {
+    this.#changes = this.#changes.then(() => this.#attempt('samplers', () => this.#placeSamplers()))
+  }
+
   /** Samplers follow the interfaces: tc filters, and packet sockets for the pcap blocks. */
   async #placeSamplers(): Promise<void> {
     if (!this.#running) return
     const { tc, psample, headerBytes } = this.#config
     const { byIndex } = this.#interfaces
-    for (const port of byIndex.values()) this.#placeTap(port)
+    const taps = this.#taps
+    if (taps !== undefined) await Promise.all([...byIndex.values()].map(port => this.#placeTap(taps, port)))
     if (this.#tc === undefined || tc === undefined || psample === undefined) return
     const rateOf = (port: Interface) => this.#withinBudget(effectiveRate(this.#config, port).rate)
     const wanted = wantedSamplers(byIndex, { tc, psample, headerBytes }, rateOf)
     await this.#attempt('tc', () => this.#tc?.apply(wanted))
   }
 
-  #placeTap(port: Interface): void {
-    const taps = this.#taps
+  /** BPF where the kernel lets us, with following or without; else packet sockets. */
+  async #openTaps(): Promise<BpfSamples | PacketSocketSource> {
+    const { ledger } = this
+    const { headerBytes, subAgentId, transit } = this.#config
+    const log = this.#log.child({ part: 'pcap' })
+    const common = { ledger, sink: this.#sampler.accept, onBatchEnd: this.#onBatchEnd, headerBytes }
+    const onCounted = (ifIndex: number, packets: number) => this.#sampler.countedPackets(ifIndex, packets)
+    const open = (transit: boolean) =>
+      BpfSamples.open({ ...common, instance: subAgentId, onCounted, transit })
+    try {
+      if (!transit) return await open(false)
+      try {
+        return await open(true)
+      } catch (error) {
+        const taps = await open(false)
+        log.warn(`samples have no queue depth and no transit delay: ${(error as Error).message}`)
+        return taps
+      }
+    } catch (error) {
+      log.warn(
+        `sampling by packet sockets, not BPF, so of each packet one interface is known and pools are estimates: ${(error as Error).message}`,
+      )
+      return new PacketSocketSource(common)
+    }
+  }
+
+  async #placeTap(taps: BpfSamples | PacketSocketSource, port: Interface): Promise<void> {
     const { headerBytes } = this.#config
     const { ifIndex, name } = port
     const log = this.#log.child({ part: 'pcap', interface: name })
@@ -380,23 +427,24 @@ export class Agent {
     const promiscuous = rule?.promisc === true
     const forwards = this.#forwards || port.kind === 'bridge' || port.masterKind === 'bridge'
     const before = this.#tapped.get(ifIndex)
-    const isSame =
-      before?.promiscuous === promiscuous &&
-      before.headerBytes === headerBytes &&
-      before.forwards === forwards
+    const isSame = before?.promiscuous === promiscuous && before.forwards === forwards
     if (rate === (before?.rate ?? 0) && (rate === 0 || isSame)) return
+    if (rate === 0) this.#tapped.delete(ifIndex)
+    else this.#tapped.set(ifIndex, { rate, promiscuous, forwards })
     try {
-      if (rate === 0) taps.end(ifIndex)
+      if (rate === 0) await end(taps, ifIndex)
       else if (isSame) taps.setRate(ifIndex, rate)
       else {
-        const warning = taps.add({ ifIndex, name, rate, headerBytes, promiscuous, forwards })
+        if (before !== undefined) await end(taps, ifIndex)
+        const layer3 = this.#interfaces.isLayer3(ifIndex)
+        const warning = await taps.add({ ifIndex, name, rate, promiscuous, forwards, layer3, headerBytes })
         if (warning !== undefined) log.warn(warning)
       }
-      if (rate === 0) this.#tapped.delete(ifIndex)
-      else this.#tapped.set(ifIndex, { rate, promiscuous, headerBytes, forwards })
-      if (rate > 0) log.info({ why, reason }, `${name} is sampled 1 in ${rate} by a packet socket`)
+      const by = taps instanceof BpfSamples ? 'BPF' : 'a packet socket'
+      if (rate > 0) log.info({ why, reason }, `${name} is sampled 1 in ${rate} by ${by}`)
       else log.info({ why, reason }, `${name} is not sampled any more`)
     } catch (error) {
+      this.#tapped.delete(ifIndex)
       log.error(`${name} is not sampled: ${(error as Error).message}`)
     }
   }
@@ -434,7 +482,7 @@ export class Agent {
   #keepHouse(): void {
     if (this.#budget !== undefined) this.#keepBudget(this.#budget)
     this.#psample?.poll()
-    this.#taps.poll()
+    this.#taps?.poll()
     void this.#followForwarding()
     void this.#attempt('tc', () => this.#countPools())
     const problem = this.#counters.takeProblem()
@@ -446,7 +494,7 @@ export class Agent {
     const forwards = await forwardsPackets()
     if (forwards === this.#forwards || !this.#running) return
     this.#forwards = forwards
-    await this.#placeSamplers()
+    this.#placeSoon()
   }
 
   /** The tc samplers count every packet that passes them: sample pools are exact. */
@@ -476,7 +524,6 @@ export class Agent {
 interface Tapped {
   readonly rate: number
   readonly promiscuous: boolean
-  readonly headerBytes: number
   readonly forwards: boolean
 }
 
@@ -485,6 +532,12 @@ function psampleGroups(psample: PsampleConfig | undefined): PsampleGroups {
     ingressGroup: psample?.ingress ? psample.group : undefined,
     egressGroup: psample?.egress ? psample.group + 1 : undefined,
   }
+}
+
+/** Ends sampling of an interface; what was picked before still comes. */
+async function end(taps: BpfSamples | PacketSocketSource, ifIndex: number): Promise<void> {
+  if (taps instanceof BpfSamples) await taps.remove(ifIndex)
+  else taps.end(ifIndex)
 }
 
 /** True when this host passes packets on between its interfaces: what comes in need not end here. */

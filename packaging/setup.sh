@@ -46,7 +46,9 @@ modules() {
 
 native() {
   modules
-  node_modules/.bin/node native/build.ts
+  debian gcc make libc6-dev zlib1g-dev bzip2 clang-14
+  libbpf=$(sh packaging/libbpf.sh)
+  node_modules/.bin/node native/build.ts "$libbpf"
 }
 
 # The machines of the kernel tests: kernels, their modules, and netdevsim, which Debian does not build.

@@ -58,7 +58,7 @@ async function runDemo({ seconds }: { seconds: number }): Promise<void> {
     say(
       hasPsample
         ? 'the kernel samples (tc matchall and PSAMPLE), input and output'
-        : 'this kernel has no PSAMPLE: packets come from a packet socket with the random filter in the kernel',
+        : 'this kernel has no PSAMPLE: packets are sampled by BPF where it is allowed, else by a packet socket',
     )
     const conf = join(directory, 'weir.conf')
     writeFileSync(

@@ -39,6 +39,8 @@ export interface Config {
   readonly tc: TcConfig | undefined
   /** In the order of declaration; the last one that matches an interface wins. pcap and epcap blocks alike. */
   readonly pcap: readonly PcapConfig[]
+  /** Follow packets that pcap blocks sample through the kernel, for queue depth and transit delay. */
+  readonly transit: boolean
 }
 
 export interface SamplingConfig {

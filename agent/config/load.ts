@@ -195,6 +195,7 @@ function toConfig({ values, places }: Parsed, file: string): Config {
       sw: dent.sw,
     },
     pcap: values.pcap.map(toPcap),
+    transit: values.ebpf?.transit ?? true,
   }
 }
 

@@ -390,6 +390,17 @@ export const settings = {
       'decides. Without `dev`, bonds, VLANs, veth and Open vSwitch interfaces are left out.',
     { also: ['epcap'] },
   ),
+  ebpf: block(
+    {
+      transit: setting(
+        kind.onOff(),
+        'on',
+        'Follow sampled packets that pass through: output interface, depth of its queue, transit delay.',
+      ),
+    },
+    'How `pcap { }` samples where the kernel allows BPF.',
+    { ours: true },
+  ),
 
   'dns-sd': block(
     {

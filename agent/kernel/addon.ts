@@ -3,19 +3,21 @@ import { createRequire } from 'node:module'
 import { endianness } from 'node:os'
 import { join } from 'node:path'
 
-/**
- * Loads a native addon. It is `native/<name>.node` beside the program where everything is in one file (/usr/lib/weir),
- * and `build/native/<name>.node` in a checkout. The caller gives its functions types.
- */
+/** Loads the native addon `name`. The caller gives its functions types. */
 export function loadAddon(name: string): unknown {
   if (endianness() !== 'LE') throw new Error('weir runs on little-endian machines only')
-  const places = [
-    join(import.meta.dirname, `native/${name}.node`),
-    join(import.meta.dirname, `../../build/native/${name}.node`),
-  ]
-  const path = places.find(place => existsSync(place))
-  if (path === undefined) {
+  return createRequire(import.meta.url)(builtFile(`native/${name}.node`))
+}
+
+/**
+ * Where a file is that the build makes, as `native/socket.node`: beside the program where everything is in one
+ * folder (/usr/lib/weir), and in `build` in a checkout.
+ */
+export function builtFile(path: string): string {
+  const places = [join(import.meta.dirname, path), join(import.meta.dirname, '../../build', path)]
+  const found = places.find(place => existsSync(place))
+  if (found === undefined) {
     throw new Error(`native part missing: run 'npm run native' (looked for ${places.join(' and ')})`)
   }
-  return createRequire(import.meta.url)(path)
+  return found
 }

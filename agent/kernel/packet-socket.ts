@@ -117,14 +117,7 @@ export class PacketSocket {
       onBatch,
     )
     socket.bind(packetAddress(ETH_P_ALL, ifIndex), `listen on ${name}`)
-    if (options.promiscuous) {
-      // struct packet_mreq {ifindex i32, type u16, address length u16, address 8 bytes}; ends with the socket.
-      const membership = new Uint8Array(16)
-      const view = new DataView(membership.buffer)
-      view.setInt32(0, ifIndex, true)
-      view.setUint16(4, PACKET_MR_PROMISC, true)
-      socket.setOption(SOL_PACKET, OPTION.addMembership, membership, `make ${name} promiscuous`)
-    }
+    if (options.promiscuous) joinPromiscuous(socket, ifIndex, name)
   }
 
   /** From now on 1 in `rate` packets is picked. What was picked before may still be in the socket's queue. */
@@ -179,6 +172,32 @@ export class PacketSocket {
   close(): void {
     this.#socket.close()
   }
+}
+
+/** Keeps an interface promiscuous until it is closed. */
+export interface Promiscuity {
+  close(): void
+}
+
+/** Makes an interface receive what is addressed to others, too, without receiving any of it here. */
+export function promiscuous(ifIndex: number, name: string): Promiscuity {
+  const socket = KernelSocket.open(`packet socket for ${name}`, AF_PACKET, SOCK_RAW, 0)
+  try {
+    joinPromiscuous(socket, ifIndex, name)
+    return socket
+  } catch (error) {
+    socket.close()
+    throw error
+  }
+}
+
+/** The membership ends with the socket. struct packet_mreq {ifindex i32, type u16, address length u16, address 8 bytes}. */
+function joinPromiscuous(socket: KernelSocket, ifIndex: number, name: string): void {
+  const membership = new Uint8Array(16)
+  const view = new DataView(membership.buffer)
+  view.setInt32(0, ifIndex, true)
+  view.setUint16(4, PACKET_MR_PROMISC, true)
+  socket.setOption(SOL_PACKET, OPTION.addMembership, membership, `make ${name} promiscuous`)
 }
 
 /** struct tpacket_auxdata {status u32, len u32, snaplen u32, mac u16, net u16, vlan tci u16, vlan tpid u16}. */

@@ -1,28 +1,7 @@
-/* The module: its functions, its state for each environment, and reading arguments. */
+/* The module: its functions, and its state for each environment. */
 #include "socket.h"
 
 #include <stdlib.h>
-
-bool read_arguments(napi_env env, napi_callback_info info, size_t count, napi_value *arguments)
-{
-	size_t given = count;
-
-	return napi_get_cb_info(env, info, &given, arguments, NULL, NULL) == napi_ok && given == count;
-}
-
-bool read_int(napi_env env, napi_value value, int32_t *result)
-{
-	return napi_get_value_int32(env, value, result) == napi_ok;
-}
-
-bool read_bytes(napi_env env, napi_value value, void **data, size_t *length)
-{
-	napi_typedarray_type type;
-
-	if (napi_get_typedarray_info(env, value, &type, length, data, NULL, NULL) != napi_ok)
-		return false;
-	return type == napi_uint8_array;
-}
 
 struct socket *read_socket(napi_env env, napi_value value)
 {
@@ -31,14 +10,6 @@ struct socket *read_socket(napi_env env, napi_value value)
 	if (napi_get_value_external(env, value, &socket) != napi_ok)
 		return NULL;
 	return ((struct socket *)socket)->closed ? NULL : socket;
-}
-
-napi_value give_int(napi_env env, int64_t number)
-{
-	napi_value value = NULL;
-
-	napi_create_int64(env, number, &value);
-	return value;
 }
 
 void environment_release(struct environment *environment)

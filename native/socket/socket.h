@@ -7,12 +7,7 @@
 #ifndef WEIR_SOCKET_H
 #define WEIR_SOCKET_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#define NAPI_VERSION 9
-#include <node_api.h>
+#include "../arguments.h"
 
 /* The kernel's errno values end below this (MAX_ERRNO), so results beyond it can tell a second thing. */
 #define MOST_ERRNO 4095
@@ -62,13 +57,8 @@ void environment_release(struct environment *environment);
 /* Lets the environment end if it only waited for polls to be closed. */
 void environment_poll_closed(struct environment *environment);
 
-/* Arguments of a call. The functions give false when an argument has not the type the caller relies on. */
-bool read_arguments(napi_env env, napi_callback_info info, size_t count, napi_value *arguments);
-bool read_int(napi_env env, napi_value value, int32_t *result);
-bool read_bytes(napi_env env, napi_value value, void **data, size_t *length);
 /* Undefined or null for a closed socket: its descriptor is gone. */
 struct socket *read_socket(napi_env env, napi_value value);
-napi_value give_int(napi_env env, int64_t number);
 
 napi_value socket_open_call(napi_env env, napi_callback_info info);
 napi_value socket_close_call(napi_env env, napi_callback_info info);

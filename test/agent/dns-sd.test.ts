@@ -125,7 +125,7 @@ for (const { name, block, isWhole } of [
       collector { ip = ${peer.mgmt0.ipv4} udpport = ${FILE} }
       pcap { dev = eth0 }`,
     )
-    await agent.line(/^eth0 is sampled 1 in 1 by a packet socket$/)
+    await agent.line(/^eth0 is sampled 1 in 1 by BPF$/)
     const polls = (collector: Collector) => countersSamplesOf(collector, HOST).length
     await until('polls at both', () => polls(first) >= 2 && polls(second) >= 2)
     sendFlow(peer.namespace, {

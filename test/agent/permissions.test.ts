@@ -16,7 +16,7 @@ import {
 
 const HOST = { type: 2, index: 1 }
 const LOG_WARN = 40
-const CAPABILITIES = '-net_raw,-net_admin,-sys_admin'
+const CAPABILITIES = '-net_raw,-net_admin,-sys_admin,-bpf'
 const UNPRIVILEGED = ['setpriv', `--bounding-set=${CAPABILITIES}`, `--inh-caps=${CAPABILITIES}`]
 const hasPsample = await kernelSamples()
 
@@ -51,6 +51,7 @@ describe('what the agent may not do or does not find', () => {
       warnings.map(({ part, msg }) => `${part}: ${msg}`),
       [
         `collector: enter network namespace ${lab.peer.namespace}: EPERM (operation not permitted): needs CAP_SYS_ADMIN`,
+        'pcap: sampling by packet sockets, not BPF, so of each packet one interface is known and pools are estimates: load bpf/sample.bpf.o: EPERM (operation not permitted): needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN',
         'pcap: eth0 is not sampled: open packet socket for eth0: EPERM (operation not permitted): needs CAP_NET_RAW',
       ],
     )

@@ -114,7 +114,7 @@ test('reload: only what differs is touched', async t => {
       'headerBytes: 128 → 64',
       `collector second: none → ${peer.mgmt0.ipv4} port ${SFLOW_PORT + 1}`,
     ])
-    await agent.line(/^eth0 is sampled 1 in 1 by a packet socket$/, before)
+    await agent.line(/^eth0 is sampled 1 in 1 by BPF$/, before)
     const told = () => readFileSync(output, 'utf8')
     await until('other programs to be told', () => told().includes('rev_end=2'))
     assert.match(told(), /^header=64$/m)
@@ -137,16 +137,16 @@ test('reload: only what differs is touched', async t => {
       traffic(200)
     }
     const { flowSamples } = await agent.status()
-    await until('all samples', () => flowSamplesOf(main).length === flowSamples)
+    await until('all samples', () => flowSamplesOf(main).length >= flowSamples)
     const samples = flowSamplesOf(main)
     assert.deepEqual(
       samples.map(({ value }) => value.sequence_number),
       samples.map((_, i) => i + 1),
     )
-    let pool = 0
-    for (const { value } of samples) {
-      pool += value.sampling_rate
-      assert.equal(value.sample_pool, pool)
+    for (const [i, { value }] of samples.entries()) {
+      assert.ok([1, 2, 3, 5].includes(value.sampling_rate), `rate ${value.sampling_rate}`)
+      // Programs in the kernel count all packets; the pool never goes back.
+      assert.ok(i === 0 || value.sample_pool >= samples[i - 1]!.value.sample_pool)
     }
     assert.equal(samples.at(-1)!.value.sampling_rate, 1)
     assertUnbroken(second)

@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process'
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
+import { bpfBench } from './bpf.ts'
 import { encodeBench } from './encode.ts'
 import { psampleBench } from './psample.ts'
 import { residentBench } from './resident.ts'
@@ -15,6 +16,7 @@ const minutes = Number(values.minutes)
 const BENCHES = {
   encode: encodeBench,
   psample: psampleBench,
+  bpf: bpfBench,
   start: startBench,
   resident: () => residentBench(minutes),
 }

@@ -19,6 +19,9 @@ const MATCHALL = { actions: 2, flags: 3 } as const
 const ACTION = { kind: 1, options: 2, stats: 4, cookie: 6 } as const
 const SAMPLE = { parameters: 2, rate: 3, truncate: 4, group: 5 } as const
 const STATS = { basic: 1, packets64: 8 } as const
+const BPF = { descriptor: 6, name: 7, flags: 8 } as const
+/** The program's result is the verdict (TCA_BPF_FLAG_ACT_DIRECT). */
+const BPF_DIRECT_ACTION = 1
 const ROOT = { actions: 1, flags: 2 } as const
 const LARGE_DUMP = 1
 /** struct tc_gen: index u32, capab u32, action i32, refcnt i32, bindcnt i32. */
@@ -148,9 +151,40 @@ export function addSampler(sampler: NewSampler): Uint8Array<ArrayBuffer> {
 
 /** Request to delete one matchall filter. */
 export function deleteSampler(place: FilterPlace): Uint8Array<ArrayBuffer> {
+  return deleteFilter(place, 'matchall')
+}
+
+/** Request for a filter that is a loaded BPF program, by its descriptor; `name` is for those who list filters. */
+export function addProgram(
+  place: Omit<FilterPlace, 'protocol'>,
+  descriptor: number,
+  name: string,
+): Uint8Array<ArrayBuffer> {
+  const info = filterInfo(place.preference, ETH_P_ALL)
+  return tcRequest(
+    RTM.newFilter,
+    FLAG.create | FLAG.exclusive,
+    place.ifIndex,
+    place.handle,
+    place.parent,
+    info,
+  )
+    .text(TCA.kind, 'bpf')
+    .nest(TCA.options, options =>
+      options.u32(BPF.descriptor, descriptor).text(BPF.name, name).u32(BPF.flags, BPF_DIRECT_ACTION),
+    )
+    .build()
+}
+
+/** Request to delete a filter that is a BPF program. */
+export function deleteProgram(place: FilterPlace): Uint8Array<ArrayBuffer> {
+  return deleteFilter(place, 'bpf')
+}
+
+function deleteFilter(place: FilterPlace, kind: string): Uint8Array<ArrayBuffer> {
   const info = filterInfo(place.preference, place.protocol)
   return tcRequest(RTM.delFilter, 0, place.ifIndex, place.handle, place.parent, info)
-    .text(TCA.kind, 'matchall')
+    .text(TCA.kind, kind)
     .build()
 }
 

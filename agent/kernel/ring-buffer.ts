@@ -1,0 +1,157 @@
+import { type BpfObject, pageSize } from './bpf-object.ts'
+
+/**
+ * A BPF ring buffer (kernel/bpf/ringbuf.c), read where the kernel wrote it:
+ *
+ *     page 0     consumer position u64: ours
+ *     page 1     producer position u64: the kernel's
+ *     page 2 …   the data, mapped twice in a row so that a record at the end goes on behind it
+ *
+ * Positions only grow. A record is a header of 8 bytes (length u32, of which bit 31 says that it is being written and
+ * bit 30 that it was discarded; offset u32) and its bytes, rounded up to 8.
+ */
+
+const HEADER_BYTES = 8
+const BUSY = 1 << 31
+const DISCARDED = 1 << 30
+/** After this many records their room is given back to the kernel and the receiver told. */
+const BATCH_RECORDS = 512
+/** After this many batches the event loop gets its turn. */
+const BATCHES = 8
+/** While records come, they are taken at this interval: a wake-up for each would cost many times more. */
+const TICK_MS = 10
+/** After this many intervals without a record the kernel is asked to wake us. */
+const IDLE_TICKS = 10
+
+export interface RingBufferOptions {
+  readonly object: BpfObject
+  readonly map: string
+  /** Gets each record: `length` bytes at `offset` of `words.buffer`, its to read until it returns. */
+  readonly onRecord: (offset: number, length: number) => void
+  /** Called when some records have been given and their room has not been given back yet. */
+  readonly onBatchEnd: () => void
+  /** Tells the programs whether the next record has to wake us. */
+  readonly setAsleep: (asleep: boolean) => void
+}
+
+export class RingBuffer {
+  /** Producer position and data, to be read only. A record's bytes start at a multiple of 8. */
+  readonly words: Int32Array
+  readonly view: DataView
+  readonly #options: RingBufferOptions
+  readonly #consumer: BigUint64Array
+  readonly #producer: BigUint64Array
+  readonly #dataOffset: number
+  readonly #mask: number
+  /** Where the next record begins. Below 2^53 for some years at the speed of memory. */
+  #position: number
+  #timer: NodeJS.Timeout | undefined
+  #immediate: NodeJS.Immediate | undefined
+  #idleTicks = IDLE_TICKS
+  #closed = false
+
+  /** Begins to read at once. */
+  constructor(options: RingBufferOptions) {
+    const { object, map } = options
+    const page = pageSize()
+    const bytes = object.entries(map)
+    this.#options = options
+    this.#consumer = new BigUint64Array(object.memory(map, 0, page, 'writable'), 0, 1)
+    const memory = object.memory(map, page, page + 2 * bytes, 'readable')
+    this.#producer = new BigUint64Array(memory, 0, 1)
+    this.words = new Int32Array(memory)
+    this.view = new DataView(memory)
+    this.#dataOffset = page
+    this.#mask = bytes - 1
+    this.#position = Number(Atomics.load(this.#consumer, 0))
+    object.watch(map, () => this.#wake())
+    this.#wake()
+  }
+
+  /** Takes what is there now; gives the number of records. */
+  drain(): number {
+    let all = 0
+    for (;;) {
+      const taken = this.#takeBatch()
+      all += taken
+      if (taken < BATCH_RECORDS) return all
+    }
+  }
+
+  /** Takes what is there, and no more after that. May be called twice. */
+  close(): void {
+    if (this.#closed) return
+    this.drain()
+    this.#closed = true
+    clearInterval(this.#timer)
+    clearImmediate(this.#immediate)
+  }
+
+  #wake(): void {
+    if (this.#closed) return
+    this.#stayAwake()
+    this.#timer = setInterval(() => this.#tick(), TICK_MS)
+    this.#tick()
+  }
+
+  #tick(): void {
+    for (let batch = 0; batch < BATCHES; batch++) {
+      const taken = this.#takeBatch()
+      if (taken > 0) this.#stayAwake()
+      if (taken === BATCH_RECORDS) continue
+      if (taken === 0 && ++this.#idleTicks >= IDLE_TICKS) this.#fallAsleep()
+      return
+    }
+    this.#immediate ??= setImmediate(() => {
+      this.#immediate = undefined
+      this.#tick()
+    })
+  }
+
+  #stayAwake(): void {
+    if (this.#idleTicks >= IDLE_TICKS) this.#options.setAsleep(false)
+    this.#idleTicks = 0
+  }
+
+  /**
+   * A program may have looked at the word just before it was changed, and then makes its record without waking us.
+   * So one interval more passes between the change and the sleep: by then that record is to be seen.
+   */
+  #fallAsleep(): void {
+    if (this.#idleTicks === IDLE_TICKS) {
+      this.#options.setAsleep(true)
+      return
+    }
+    clearInterval(this.#timer)
+    this.#options.object.arm()
+  }
+
+  /**
+   * Gives at most BATCH_RECORDS records. The loads of a position or a header acquire what the kernel has released with
+   * it, and the store of our position releases the room: Atomics order what is read before and after them.
+   */
+  #takeBatch(): number {
+    const { words } = this
+    const { onRecord, onBatchEnd } = this.#options
+    const dataOffset = this.#dataOffset
+    const mask = this.#mask
+    const end = Number(Atomics.load(this.#producer, 0))
+    let position = this.#position
+    let records = 0
+    while (position < end && records < BATCH_RECORDS) {
+      const at = dataOffset + (position & mask)
+      const header = Atomics.load(words, at >> 2)
+      if ((header & BUSY) !== 0) break
+      const length = header & ~DISCARDED
+      if ((header & DISCARDED) === 0) onRecord(at + HEADER_BYTES, length)
+      position += (HEADER_BYTES + length + 7) & ~7
+      records++
+    }
+    if (records > 0) {
+      onBatchEnd()
+      this.#position = position
+      Atomics.store(this.#consumer, 0, BigInt(position))
+    }
+    return records
+  }
+}

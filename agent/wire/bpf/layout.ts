@@ -1,0 +1,73 @@
+/** Made by packaging/bpf-layout.ts from bpf/events.h: bytes of each structure and byte offsets of its members. */
+
+export const PACKET_EVENT = {
+  bytes: 336,
+  nanoseconds: 0,
+  ifindex: 8,
+  ingressIfindex: 12,
+  rate: 16,
+  frameBytes: 20,
+  hash: 24,
+  outputIfindex: 28,
+  queueDepth: 32,
+  transit: 36,
+  headerBytes: 40,
+  protocol: 42,
+  queue: 44,
+  outputQueue: 46,
+  segments: 48,
+  chosen: 50,
+  segmentBytes: 52,
+  direction: 54,
+  packetType: 55,
+  lastSegment: 56,
+  followed: 57,
+  reserved: 58,
+  header: 64,
+} as const
+
+export const PORT_RATES = {
+  bytes: 8,
+  rate: 0,
+} as const
+
+export const SAMPLER_STATE = {
+  bytes: 48,
+  packets: 0,
+  chosen: 8,
+  lost: 16,
+  notFollowed: 24,
+  rate: 32,
+  skip: 36,
+  generation: 40,
+  reserved: 44,
+} as const
+
+export const PORT_STATE = {
+  bytes: 104,
+  direction: 0,
+  ifindex: 96,
+  forwards: 100,
+} as const
+
+export const SLOT = {
+  bytes: 352,
+  state: 0,
+  reserved: 4,
+  packet: 8,
+  event: 16,
+} as const
+
+export const CONSTANTS = {
+  bytes: 12,
+  headerBytes: 0,
+  follow: 4,
+  namespace: 8,
+} as const
+
+export const CONTROL = {
+  bytes: 12,
+  generation: 0,
+  asleep: 4,
+  nextSlot: 8,
+} as const

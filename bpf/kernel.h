@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The members of the kernel's own structures that the programs read. Where they are is looked up in the type
+ * information of the running kernel when a program is loaded.
+ */
+#ifndef WEIR_KERNEL_H
+#define WEIR_KERNEL_H
+
+#include <linux/types.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct gnet_stats_queue {
+	__u32 backlog;
+};
+
+/* In flags: the statistics are kept for each CPU, and those of the qdisc itself are not used. */
+#define TCQ_F_CPUSTATS 0x20
+
+struct Qdisc {
+	unsigned int flags;
+	struct gnet_stats_queue qstats;
+};
+
+struct netdev_queue {
+	struct Qdisc *qdisc;
+};
+
+struct list_head {
+	struct list_head *next;
+};
+
+struct net_device {
+	int ifindex;
+	struct netdev_queue *_tx;
+	possible_net_t nd_net;
+	struct {
+		struct list_head lower;
+	} adj_list;
+};
+
+struct sk_buff {
+	struct net_device *dev;
+	__u16 queue_mapping;
+	__u16 tc_index;
+};
+
+#pragma clang attribute pop
+
+#endif

@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Chooses 1 in N packets at the ingress and the egress of interfaces, and puts the beginning of each into a ring
+ * buffer. A packet that is not chosen costs one lookup of state that belongs to this CPU alone, and a subtraction.
+ *
+ * A chosen packet may be followed: it gets the number of a slot into its tc_index, which nothing but two ancient qdiscs
+ * (dsmark, gred) ever reads and which stays with it until it is freed. Where it is queued, given to a driver or dropped,
+ * the number leads back to the slot, and what was learnt goes into the ring. A packet without a number costs one test
+ * there.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/pkt_cls.h>
+#include <stdbool.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "events.h"
+#include "kernel.h"
+
+#define MOST_PORTS 65536
+#define RING_BYTES (4 << 20)
+#define MAC_ADDRESSES_BYTES (2 * ETH_ALEN)
+#define VLAN_TAG_BYTES 4
+/* Ethernet, IPv4 and TCP without options: to tell the segments of a packet that does not know their number. */
+#define USUAL_HEADERS_BYTES 54
+/* Draws for one large packet at most. */
+#define MOST_DRAWS 64
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, RING_BYTES);
+} events SEC(".maps");
+
+/*
+ * State of the sampled interfaces; the agent makes it before it attaches the programs. The look-up of an array is part
+ * of the program; that of a hash takes four times as long as all the rest.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PORT_SLOTS);
+	__type(key, __u32);
+	__type(value, struct port_state);
+} ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MOST_PORTS);
+	__type(key, __u32);
+	__type(value, struct port_state);
+} more_ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MOST_PORTS);
+	__type(key, __u32);
+	__type(value, struct port_rates);
+} rates SEC(".maps");
+
+/* Seen by the agent, too, which takes back what was never sent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, FOLLOW_SLOTS);
+	__type(key, __u32);
+	__type(value, struct slot);
+} slots SEC(".maps");
+
+const volatile struct constants constants = { .header_bytes = 128 };
+volatile struct control control SEC(".data");
+
+/* Uniform from 1 to 2 * rate - 1, so that the mean is the rate. */
+static __always_inline __u32 draw(__u32 rate)
+{
+	return 1 + (((__u64)bpf_get_prandom_u32() * (2 * (__u64)rate - 1)) >> 32);
+}
+
+static __noinline void read_rate(struct sampler_state *state, __u32 ifindex, enum direction direction)
+{
+	struct port_rates *wanted;
+	__u32 rate = 0;
+
+	state->generation = control.generation;
+	wanted = bpf_map_lookup_elem(&rates, &ifindex);
+	if (wanted)
+		rate = wanted->rate[direction];
+	if (rate == state->rate)
+		return;
+	state->rate = rate;
+	if (rate)
+		state->skip = draw(rate);
+}
+
+static __always_inline __u32 count_segments(struct __sk_buff *skb)
+{
+	__u32 payload;
+
+	if (!skb->gso_size)
+		return 1;
+	if (skb->gso_segs)
+		return skb->gso_segs;
+	/* Packets from guests (virtio, tap) do not tell. */
+	payload = skb->len > USUAL_HEADERS_BYTES ? skb->len - USUAL_HEADERS_BYTES : 1;
+	return (payload + skb->gso_size - 1) / skb->gso_size;
+}
+
+/* Copies up to `bytes` octets from `from` on; the masking tells any verifier that it is 1 to HEADER_MOST of them. */
+static __always_inline bool copy(struct __sk_buff *skb, __u32 from, void *to, __u32 bytes)
+{
+	if (bytes > constants.header_bytes)
+		bytes = constants.header_bytes;
+	bytes = ((bytes - 1) & (HEADER_MOST - 1)) + 1;
+	return bpf_skb_load_bytes(skb, from, to, bytes) == 0;
+}
+
+/* Fills in the beginning of the packet as it was on the wire: with the VLAN tag that the kernel keeps beside it. */
+static __noinline bool read_header(struct __sk_buff *skb, struct packet_event *event)
+{
+	__u32 bytes = skb->len;
+
+	event->frame_bytes = bytes;
+	if (!skb->vlan_present || bytes <= MAC_ADDRESSES_BYTES) {
+		if (bytes > 0 && !copy(skb, 0, event->header, bytes))
+			return false;
+	} else {
+		if (bpf_skb_load_bytes(skb, 0, event->header, MAC_ADDRESSES_BYTES) ||
+		    !copy(skb, MAC_ADDRESSES_BYTES, event->header + MAC_ADDRESSES_BYTES + VLAN_TAG_BYTES,
+			  bytes - MAC_ADDRESSES_BYTES))
+			return false;
+		*(__be16 *)(event->header + MAC_ADDRESSES_BYTES) = skb->vlan_proto;
+		*(__be16 *)(event->header + MAC_ADDRESSES_BYTES + 2) = bpf_htons(skb->vlan_tci);
+		event->frame_bytes += VLAN_TAG_BYTES;
+	}
+	event->header_bytes =
+		event->frame_bytes < constants.header_bytes ? event->frame_bytes : constants.header_bytes;
+	return true;
+}
+
+/* What is known of a chosen packet beside what it tells itself. */
+struct choice {
+	__u32 rate;
+	__u32 segments;
+	__u32 chosen;
+	enum direction direction;
+	bool last_segment;
+};
+
+static __noinline bool describe(struct __sk_buff *skb, struct packet_event *event, const struct choice *choice)
+{
+	if (!read_header(skb, event))
+		return false;
+	event->nanoseconds = bpf_ktime_get_ns();
+	event->ifindex = skb->ifindex;
+	event->ingress_ifindex = skb->ingress_ifindex;
+	event->rate = choice->rate;
+	event->hash = skb->hash;
+	event->protocol = bpf_ntohs(skb->protocol);
+	event->queue = skb->queue_mapping;
+	event->segments = choice->segments;
+	event->chosen = choice->chosen;
+	event->segment_bytes = skb->gso_size;
+	event->direction = choice->direction;
+	event->packet_type = skb->pkt_type;
+	event->last_segment = choice->last_segment;
+	event->followed = 0;
+	return true;
+}
+
+/* A wake-up costs many times more than the sample: only when the agent says that it sleeps. */
+static __always_inline __u64 wake_up(void)
+{
+	return control.asleep ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
+/* Puts the packet into a slot. False: it is not to be followed, or cannot be. */
+static __always_inline bool follow(struct __sk_buff *skb, struct port_state *port, struct sampler_state *state,
+				   const struct choice *choice)
+{
+	struct slot *slot = NULL;
+	__u32 number;
+
+	if (choice->direction == INGRESS && !port->forwards)
+		return false;
+	if (!skb->tc_index) {
+		number = __sync_fetch_and_add(&control.next_slot, 1) % FOLLOW_SLOTS;
+		slot = bpf_map_lookup_elem(&slots, &number);
+	}
+	if (!slot || __sync_val_compare_and_swap(&slot->state, FREE, TAKEN) != FREE) {
+		state->not_followed++;
+		return false;
+	}
+	if (!describe(skb, &slot->event, choice)) {
+		slot->state = FREE;
+		return false;
+	}
+	slot->packet = (__u64)skb;
+	__sync_lock_test_and_set(&slot->state, BUSY);
+	skb->tc_index = number + 1;
+	return true;
+}
+
+/* One segment at least is to be chosen: draws until the next one is beyond this packet, and reports the packet. */
+static __noinline int choose(struct __sk_buff *skb, struct port_state *port, __u32 segments,
+			     enum direction direction)
+{
+	struct choice choice = { .segments = segments, .direction = direction };
+	struct sampler_state *state;
+	struct packet_event *event;
+	__u32 left = segments;
+
+	if (!port)
+		return TCX_NEXT;
+	state = &port->direction[direction == EGRESS];
+	choice.rate = state->rate;
+	for (int i = 0; i < MOST_DRAWS && state->skip <= left; i++) {
+		left -= state->skip;
+		state->skip = draw(choice.rate);
+		choice.last_segment = left == 0;
+		choice.chosen++;
+	}
+	if (state->skip <= left) {
+		/* As many as there would be on average. */
+		state->chosen += left / choice.rate;
+		state->lost += left / choice.rate;
+	} else {
+		state->skip -= left;
+	}
+	state->chosen += choice.chosen;
+	if (constants.follow && follow(skb, port, state, &choice))
+		return TCX_NEXT;
+
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event) {
+		state->lost += choice.chosen;
+		return TCX_NEXT;
+	}
+	if (!describe(skb, event, &choice)) {
+		bpf_ringbuf_discard(event, BPF_RB_NO_WAKEUP);
+		state->lost += choice.chosen;
+		return TCX_NEXT;
+	}
+	bpf_ringbuf_submit(event, wake_up());
+	return TCX_NEXT;
+}
+
+static __always_inline struct port_state *find_port(__u32 ifindex)
+{
+	__u32 slot = ifindex % PORT_SLOTS;
+	struct port_state *port = bpf_map_lookup_elem(&ports, &slot);
+
+	if (port && port->ifindex != ifindex)
+		port = bpf_map_lookup_elem(&more_ports, &ifindex);
+	return port;
+}
+
+static __always_inline int sample(struct __sk_buff *skb, enum direction direction)
+{
+	__u32 ifindex = skb->ifindex, segments;
+	struct sampler_state *state;
+	struct port_state *port;
+
+	port = find_port(ifindex);
+	if (!port)
+		return TCX_NEXT;
+	state = &port->direction[direction];
+	if (state->generation != control.generation)
+		read_rate(state, ifindex, direction);
+	if (!state->rate)
+		return TCX_NEXT;
+	segments = count_segments(skb);
+	state->packets += segments;
+	if (state->skip > segments) {
+		state->skip -= segments;
+		return TCX_NEXT;
+	}
+	return choose(skb, port, segments, direction);
+}
+
+SEC("tcx/ingress")
+int weir_ingress(struct __sk_buff *skb)
+{
+	return sample(skb, INGRESS);
+}
+
+SEC("tcx/egress")
+int weir_egress(struct __sk_buff *skb)
+{
+	return sample(skb, EGRESS);
+}
+
+/*
+ * The slot of a packet that has a number, when that is still the packet in the slot. The number alone does not say so:
+ * clones have it too, and packets of another agent in another namespace. Segments have it and stand for the packet.
+ */
+static __noinline struct slot *take_slot(struct sk_buff *skb, __u32 namespace)
+{
+	__u32 number = skb->tc_index - 1;
+	struct slot *slot = bpf_map_lookup_elem(&slots, &number);
+
+	if (!slot || slot->state != BUSY || namespace != constants.namespace)
+		return NULL;
+	if (slot->packet != (__u64)skb && slot->event.segments == 1)
+		return NULL;
+	return __sync_val_compare_and_swap(&slot->state, BUSY, TAKEN) == BUSY ? slot : NULL;
+}
+
+/* Gives the slot back as it is, for the next step of its packet. */
+static __always_inline void keep_slot(struct slot *slot)
+{
+	__sync_lock_test_and_set(&slot->state, BUSY);
+}
+
+/* Reports the packet and gives the slot back for another one. */
+static __noinline int report(struct slot *slot)
+{
+	struct port_state *port;
+
+	if (!slot)
+		return 0;
+	if (bpf_ringbuf_output(&events, &slot->event, sizeof(slot->event), wake_up())) {
+		port = find_port(slot->event.ifindex);
+		if (port)
+			port->direction[slot->event.direction == EGRESS].lost += slot->event.chosen;
+	}
+	__sync_lock_test_and_set(&slot->state, FREE);
+	return 0;
+}
+
+/* The packet has been given a transmit queue and is about to be put into it. Of stacked devices the lowest counts. */
+SEC("tp_btf/net_dev_queue")
+int BPF_PROG(weir_queue, struct sk_buff *skb)
+{
+	struct net_device *dev;
+	struct netdev_queue *queue;
+	struct packet_event *event;
+	struct Qdisc *qdisc;
+	struct slot *slot;
+
+	if (!skb->tc_index)
+		return 0;
+	dev = skb->dev;
+	slot = take_slot(skb, dev->nd_net.net->ns.inum);
+	if (!slot)
+		return 0;
+	event = &slot->event;
+	event->output_ifindex = dev->ifindex;
+	event->output_queue = skb->queue_mapping;
+	event->followed |= QUEUED;
+	event->followed &= ~DEPTH;
+	queue = (void *)dev->_tx + skb->queue_mapping * bpf_core_type_size(struct netdev_queue);
+	qdisc = BPF_CORE_READ(queue, qdisc);
+	if (!(BPF_CORE_READ(qdisc, flags) & TCQ_F_CPUSTATS)) {
+		event->queue_depth = BPF_CORE_READ(qdisc, qstats.backlog);
+		event->followed |= DEPTH;
+	}
+	/* Of a packet that was chosen here, where it leaves, nothing more is to be learnt. */
+	if (event->direction == EGRESS)
+		return report(slot);
+	keep_slot(slot);
+	return 0;
+}
+
+/* The driver gets the packet, or the device that this one is stacked upon, which then queues it in turn. */
+SEC("tp_btf/net_dev_start_xmit")
+int BPF_PROG(weir_transmit, struct sk_buff *skb, struct net_device *dev)
+{
+	struct list_head *lower;
+	struct slot *slot;
+	__u64 transit;
+
+	if (!skb->tc_index)
+		return 0;
+	slot = take_slot(skb, dev->nd_net.net->ns.inum);
+	if (!slot)
+		return 0;
+	lower = __builtin_preserve_access_index(&dev->adj_list.lower);
+	if (BPF_CORE_READ(lower, next) != lower) {
+		keep_slot(slot);
+		return 0;
+	}
+	transit = bpf_ktime_get_ns() - slot->event.nanoseconds;
+	slot->event.transit = transit < 0xffffffff ? transit : 0xffffffff;
+	slot->event.followed |= TRANSMITTED;
+	return report(slot);
+}
+
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(weir_drop, struct sk_buff *skb)
+{
+	struct slot *slot;
+
+	if (!skb->tc_index)
+		return 0;
+	/* The packet may have no device any more, so its namespace is not looked at. */
+	slot = take_slot(skb, constants.namespace);
+	if (!slot)
+		return 0;
+	slot->event.followed |= DROPPED;
+	return report(slot);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

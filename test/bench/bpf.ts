@@ -1,0 +1,207 @@
+/**
+ * Host sampling: the agent at one end of a veth, packets from the other. Processor time is that of the whole agent,
+ * user and system, with what it sends; by BPF and by packet sockets in the same run.
+ */
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { KernelSocket } from '../../agent/kernel/native.ts'
+import { AF_PACKET, packetAddress } from '../../agent/kernel/sockaddr.ts'
+import { type Lab, makeLab, RunningAgent, type Scope, sink } from '../support/lab.ts'
+import { builtAgent, configuration } from './agent.ts'
+import { report } from './measure.ts'
+
+const SECONDS = 5
+const PACKETS_PER_SECOND = 200_000
+const TICK_MS = 5
+const FRAME_BYTES = 100
+const COLLECTOR_PORT = 6343
+const STATISTICS = '/proc/sys/kernel/bpf_stats_enabled'
+/** enum bpf_prog_type. */
+const PROGRAM_TYPE = { classifier: 3, tracing: 26 } as const
+const WITHOUT_BPF = ['setpriv', '--bounding-set=-sys_admin,-bpf', '--inh-caps=-sys_admin,-bpf']
+
+export async function bpfBench(): Promise<void> {
+  console.log(
+    `\nhost sampling: a veth with ${PACKETS_PER_SECOND.toLocaleString('en')} packets/s for ${SECONDS} s`,
+  )
+  const cleanups: (() => void | Promise<void>)[] = []
+  const scope: Scope = { after: cleanup => cleanups.push(cleanup) }
+  try {
+    const lab = makeLab(scope)
+    sink(scope, lab.peer.namespace, { address: lab.peer.mgmt0.ipv4, port: COLLECTOR_PORT })
+    const bundle = [builtAgent()]
+
+    const bpf = await run(scope, lab, bundle, { rate: 10, packetsPerSecond: PACKETS_PER_SECOND })
+    report('1 in 10, BPF: processor time per exported sample', bpf.microseconds, 'µs', 1.5)
+    report('samples lost', bpf.lost, '', 0)
+    const socket = await run(scope, lab, bundle, {
+      rate: 10,
+      packetsPerSecond: PACKETS_PER_SECOND,
+      under: WITHOUT_BPF,
+    })
+    report('1 in 10, packet socket: processor time per exported sample', socket.microseconds, 'µs')
+    report('samples lost', socket.lost, '')
+
+    const rare = await run(scope, lab, bundle, {
+      rate: 10_000_000,
+      packetsPerSecond: PACKETS_PER_SECOND,
+      statistics: true,
+    })
+    report('an empty program, as the kernel measures it', rare.emptyNanoseconds, 'ns')
+    const following = rare.followNanoseconds - rare.emptyNanoseconds
+    report('a trace point of transit following beyond that, per packet', following, 'ns', 25)
+    report(
+      '1 in 10,000,000: the program beyond that, per packet',
+      rare.programNanoseconds - rare.emptyNanoseconds,
+      'ns',
+      25,
+    )
+
+    const all = await run(scope, lab, bundle, { rate: 1, packetsPerSecond: Number.POSITIVE_INFINITY })
+    report('1 in 1, as fast as they come: packets', all.packets / all.seconds, '/s')
+    report('samples exported', all.exported / all.seconds, '/s')
+    report('samples lost and counted', all.lost / all.seconds, '/s')
+    report('processor time per exported sample', all.microseconds, 'µs')
+    if (all.exported + all.lost < all.packets) throw new Error('samples are missing and not counted')
+  } finally {
+    for (const cleanup of cleanups.reverse()) await cleanup()
+  }
+}
+
+interface Run {
+  readonly rate: number
+  readonly packetsPerSecond: number
+  /** A command that runs the agent. */
+  readonly under?: readonly string[]
+  /** Have the kernel measure the programs, which costs time itself. */
+  readonly statistics?: boolean
+}
+
+interface Outcome {
+  readonly packets: number
+  readonly seconds: number
+  readonly exported: number
+  readonly lost: number
+  /** Per exported sample. */
+  readonly microseconds: number
+  /** Per packet, with what measuring costs. */
+  readonly programNanoseconds: number
+  readonly emptyNanoseconds: number
+  readonly followNanoseconds: number
+}
+
+async function run(scope: Scope, lab: Lab, bundle: readonly string[], options: Run): Promise<Outcome> {
+  const { host, peer } = lab
+  const conf = configuration(
+    `sFlow {\n polling = 0\n collector { ip = ${peer.mgmt0.ipv4} udpport = ${COLLECTOR_PORT} }\n` +
+      ` pcap { dev = eth0 sampling = ${options.rate} }\n}\n`,
+  )
+  const { under = [] } = options
+  const start = ['netns', 'exec', host.namespace, ...under, ...bundle, 'run', '-f', conf.path]
+  const agent = new RunningAgent(scope, ['ip', ...start])
+  const empty = [process.execPath, join(import.meta.dirname, 'empty-program.ts'), String(host.eth0.ifIndex)]
+  const measured = options.statistics
+    ? new RunningAgent(scope, ['ip', 'netns', 'exec', host.namespace, ...empty])
+    : undefined
+  if (options.statistics) writeFileSync(STATISTICS, '1')
+  try {
+    await agent.line(/^running$/)
+    // Long enough for the code that is hot to be compiled.
+    await send(lab, options.packetsPerSecond, 2)
+    await sleep(300)
+    const pid = agent.child.pid!
+    const before = await agent.status()
+    const cpuBefore = cpuSeconds(pid)
+    const times = () => ({
+      sampling: programTime(pid, PROGRAM_TYPE.classifier),
+      following: programTime(pid, PROGRAM_TYPE.tracing),
+      empty: programTime(measured?.child.pid, PROGRAM_TYPE.classifier),
+    })
+    const timesBefore = times()
+    const started = performance.now()
+    const packets = await send(lab, options.packetsPerSecond, SECONDS)
+    const seconds = (performance.now() - started) / 1000
+    await sleep(1200)
+    const cpu = cpuSeconds(pid) - cpuBefore
+    const timesAfter = times()
+    const after = await agent.status()
+    await agent.stop()
+    const lostIn = (status: typeof before) =>
+      Object.values(status.lost).reduce((sum, count) => sum + count, 0)
+    const exported = after.flowSamples - before.flowSamples
+    return {
+      packets,
+      seconds,
+      exported,
+      lost: lostIn(after) - lostIn(before),
+      microseconds: (cpu * 1e6) / exported,
+      programNanoseconds: perRun(timesBefore.sampling, timesAfter.sampling),
+      emptyNanoseconds: perRun(timesBefore.empty, timesAfter.empty),
+      followNanoseconds: perRun(timesBefore.following, timesAfter.following),
+    }
+  } finally {
+    if (options.statistics) writeFileSync(STATISTICS, '0')
+    measured?.child.kill()
+    conf.remove()
+  }
+}
+
+/** Sends frames from the peer at an even pace, or without a pause; gives their number. */
+async function send({ peer }: Lab, packetsPerSecond: number, seconds: number): Promise<number> {
+  const ETH_P_ALL = 3
+  const SOCK_RAW = 3
+  const BATCH = 1000
+  const socket = KernelSocket.open('frames', AF_PACKET, SOCK_RAW, 0, peer.namespace)
+  try {
+    socket.bind(packetAddress(ETH_P_ALL, peer.eth0.ifIndex), 'bind')
+    // An EtherType for experiments: no protocol takes it, so that the stack costs little.
+    const frame = Buffer.alloc(FRAME_BYTES)
+    frame.writeUInt16BE(0x88b5, 12)
+    const memory = new Uint8Array(frame).buffer
+    const spans = new Int32Array(BATCH * 2).map((_, i) => (i & 1) * FRAME_BYTES)
+    const started = performance.now()
+    let sent = 0
+    for (;;) {
+      const elapsed = performance.now() - started
+      if (elapsed > seconds * 1000) return sent
+      const due = Math.min((elapsed * packetsPerSecond) / 1000, sent + BATCH * 20)
+      while (sent < due) sent += Math.max(socket.sendBatch(memory, spans, 0, BATCH), 0)
+      if (packetsPerSecond < Number.POSITIVE_INFINITY) await sleep(TICK_MS)
+      else await new Promise(resolve => setImmediate(resolve))
+    }
+  } finally {
+    socket.close()
+  }
+}
+
+/** Time that the threads of a process have run so far: by the scheduler, as ticks would fall in with our timer. */
+function cpuSeconds(pid: number): number {
+  let nanoseconds = 0
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    nanoseconds += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0])
+  }
+  return nanoseconds / 1e9
+}
+
+interface ProgramTime {
+  readonly nanoseconds: number
+  readonly runs: number
+}
+
+/** What the kernel has measured of the programs of a process, which it shows with their descriptors. */
+function programTime(pid: number | undefined, type: number): ProgramTime {
+  let nanoseconds = 0
+  let runs = 0
+  for (const descriptor of pid === undefined ? [] : readdirSync(`/proc/${pid}/fdinfo`)) {
+    const text = readFileSync(`/proc/${pid}/fdinfo/${descriptor}`, 'utf8')
+    if (Number(/^prog_type:\s+(\d+)$/m.exec(text)?.[1]) !== type) continue
+    nanoseconds += Number(/^run_time_ns:\s+(\d+)$/m.exec(text)?.[1] ?? 0)
+    runs += Number(/^run_cnt:\s+(\d+)$/m.exec(text)?.[1] ?? 0)
+  }
+  return { nanoseconds, runs }
+}
+
+function perRun(before: ProgramTime, after: ProgramTime): number {
+  return (after.nanoseconds - before.nanoseconds) / (after.runs - before.runs)
+}

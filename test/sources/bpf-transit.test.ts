@@ -1,0 +1,284 @@
+/**
+ * Packets followed through a host that passes them on, between its two interfaces. The same tests run on Debian's
+ * kernels (test/vm/guest).
+ */
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { describe, type TestContext, test } from 'node:test'
+import { INTERNAL_INTERFACE } from '../../agent/sources/packet-sample.ts'
+import { BpfDriver, type DriverOptions, type Seen } from '../support/bpf-driver.ts'
+import { ip, type Lab, makeLab, sendFlow, sendFrames, sink, until } from '../support/lab.ts'
+import { ip4Header } from '../support/packets.ts'
+
+const BYTES = 1000
+/** EtherType for local experiments. */
+const EXPERIMENTAL = 0x88b5
+const FAR_AWAY = '198.51.100.9'
+const MILLISECOND = 1_000_000
+
+interface Scene {
+  readonly lab: Lab
+  readonly driver: BpfDriver
+  /** Interfaces of the host: packets come in by the first and leave by the second. */
+  readonly input: number
+  readonly output: number
+}
+
+/** The host samples every packet of eth0 and passes on to mgmt0 what is for somebody there. */
+async function passing(t: TestContext, options: DriverOptions = {}): Promise<Scene> {
+  const lab = makeLab(t)
+  const { host, peer } = lab
+  ip(`netns exec ${host.namespace} sysctl -qw net.ipv4.ip_forward=1`)
+  ip(`-n ${host.namespace} neighbour replace ${FAR_AWAY} lladdr ${peer.mgmt0.mac} dev mgmt0 nud permanent`)
+  const driver = await BpfDriver.start(t, host.namespace, { transit: true, ...options })
+  const input = host.eth0.ifIndex
+  await driver.call('add', {
+    ifIndex: input,
+    name: 'eth0',
+    rate: 1,
+    forwards: true,
+    promiscuous: false,
+    layer3: false,
+  })
+  return { lab, driver, input, output: host.mgmt0.ifIndex }
+}
+
+function tc({ host }: Lab, line: string): string {
+  return execFileSync('ip', ['netns', 'exec', host.namespace, 'tc', ...line.split(' ')], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+}
+
+/** Gives mgmt0 a qdisc; false when the kernel does not have that kind. */
+function hasQdisc(lab: Lab, qdisc: string): boolean {
+  try {
+    tc(lab, `qdisc replace dev mgmt0 root ${qdisc}`)
+    return true
+  } catch (error) {
+    if (!(error as Error).message.includes('qdisc kind is unknown')) throw error
+    return false
+  }
+}
+
+/** Sends packets of `BYTES` octets, for the host to pass on, as fast as it takes them. */
+function send({ host, peer }: Lab, count: number, to = FAR_AWAY): void {
+  const packet = Buffer.alloc(BYTES)
+  packet.write(host.eth0.mac.replaceAll(':', ''), 0, 'hex')
+  packet.write(peer.eth0.mac.replaceAll(':', ''), 6, 'hex')
+  packet.writeUInt16BE(0x0800, 12)
+  packet.set(ip4Header({ bytes: BYTES - 14, protocol: 253, from: peer.eth0.ipv4, to }), 14)
+  sendFrames(peer.namespace, peer.eth0.ifIndex, packet, count)
+}
+
+async function samples(driver: BpfDriver, count: number): Promise<Seen[]> {
+  await until(`${count} samples`, async () => (await driver.call('tally')).delivered >= count)
+  return driver.call('seen')
+}
+
+/** What following has found out. */
+function found({ inputIfIndex, outputIfIndex, egressQueue, queueDepthBytes, transitDelayNs }: Seen) {
+  return { inputIfIndex, outputIfIndex, egressQueue, queueDepthBytes, hasDelay: transitDelayNs >= 0 }
+}
+
+const UNKNOWN = { egressQueue: -1, queueDepthBytes: -1, hasDelay: false }
+
+describe('a packet that is passed on', () => {
+  test('without a queue: where it left, an empty queue, and some time', async t => {
+    const { lab, driver, input, output } = await passing(t)
+    send(lab, 3)
+    for (const sample of await samples(driver, 3)) {
+      const expected = { inputIfIndex: input, outputIfIndex: output, egressQueue: 0, queueDepthBytes: 0 }
+      assert.deepEqual(found(sample), { ...expected, hasDelay: true })
+      assert.ok(sample.transitDelayNs > 0 && sample.transitDelayNs < 100 * MILLISECOND)
+    }
+  })
+
+  for (const qdisc of ['pfifo limit 1000', 'fq_codel']) {
+    test(`with ${qdisc}`, async t => {
+      const { lab, driver, output } = await passing(t)
+      if (!hasQdisc(lab, qdisc)) return t.skip('the kernel does not have it')
+      send(lab, 1)
+      const [sample] = await samples(driver, 1)
+      assert.deepEqual([sample!.outputIfIndex, sample!.queueDepthBytes], [output, 0])
+      assert.ok(sample!.transitDelayNs > 0)
+    })
+  }
+
+  test('with pfifo_fast, which counts by CPU: no depth, but all else', async t => {
+    const { lab, driver, output } = await passing(t)
+    tc(lab, 'qdisc replace dev mgmt0 root pfifo_fast')
+    send(lab, 1)
+    const [sample] = await samples(driver, 1)
+    assert.deepEqual([sample!.outputIfIndex, sample!.egressQueue, sample!.queueDepthBytes], [output, 0, -1])
+    assert.ok(sample!.transitDelayNs > 0)
+  })
+
+  test('behind a bottleneck: the depth is what waits, the delay what it takes to send it', async t => {
+    const PACKETS = 50
+    const { lab, driver } = await passing(t)
+    // One octet takes a microsecond; two packets may go at once.
+    tc(lab, `qdisc replace dev mgmt0 root tbf rate 8mbit burst ${2 * BYTES} limit 200000`)
+    send(lab, PACKETS)
+    const all = await samples(driver, PACKETS)
+    const last = all.at(-1)!
+    assert.ok(last.queueDepthBytes % BYTES === 0, `${last.queueDepthBytes} is no number of packets`)
+    const deepest = Math.max(...all.map(sample => sample.queueDepthBytes))
+    assert.ok(deepest > (PACKETS / 2) * BYTES, `${deepest} bytes at most`)
+    for (const { queueDepthBytes, transitDelayNs } of all) {
+      const expected = queueDepthBytes * 1000
+      // A part of the packet before may be on its way, and the machine has other things to do.
+      assert.ok(
+        transitDelayNs > expected - 3 * MILLISECOND && transitDelayNs < expected + 60 * MILLISECOND,
+        `${queueDepthBytes} bytes: ${transitDelayNs} ns`,
+      )
+    }
+  })
+
+  test('the depth is the backlog that tc shows', async t => {
+    const { lab, driver } = await passing(t)
+    // Slow enough that nothing leaves while the test looks.
+    tc(lab, `qdisc replace dev mgmt0 root tbf rate 8kbit burst ${BYTES} limit 200000`)
+    send(lab, 10)
+    const [{ backlog }] = JSON.parse(tc(lab, '-s -j qdisc show dev mgmt0')) as [{ backlog: number }]
+    assert.equal(backlog, 9 * BYTES)
+    send(lab, 1)
+    tc(lab, 'qdisc del dev mgmt0 root')
+    const dropped = (await samples(driver, 11)).map(sample => sample.queueDepthBytes)
+    assert.equal(Math.max(...dropped), backlog)
+  })
+
+  test('with a delay of 5 ms by netem', async t => {
+    const { lab, driver } = await passing(t)
+    if (!hasQdisc(lab, 'netem delay 5ms')) return t.skip('the kernel does not have it')
+    for (let count = 1; count <= 5; count++) {
+      send(lab, 1)
+      const { transitDelayNs } = (await samples(driver, count)).at(-1)!
+      assert.ok(
+        transitDelayNs >= 5 * MILLISECOND && transitDelayNs < 60 * MILLISECOND,
+        `${transitDelayNs} ns`,
+      )
+    }
+  })
+
+  test('through a stacked device: the lowest one counts', async t => {
+    const { lab, driver, output } = await passing(t)
+    const { host, peer } = lab
+    ip(`-n ${host.namespace} link add upper0 link mgmt0 type macvlan mode bridge`)
+    ip(`-n ${host.namespace} link set upper0 addrgenmode none up`)
+    ip(`-n ${host.namespace} route add 203.0.113.0/24 dev upper0`)
+    ip(`-n ${host.namespace} neighbour replace 203.0.113.9 lladdr ${peer.mgmt0.mac} dev upper0 nud permanent`)
+    send(lab, 1, '203.0.113.9')
+    const [sample] = await samples(driver, 1)
+    assert.equal(sample!.outputIfIndex, output)
+    assert.ok(sample!.transitDelayNs > 0)
+  })
+
+  test('across a bridge', async t => {
+    const { lab, driver, input, output } = await passing(t)
+    const { host, peer } = lab
+    ip(`-n ${host.namespace} link add bridge0 type bridge`)
+    for (const port of ['eth0', 'mgmt0']) ip(`-n ${host.namespace} link set ${port} master bridge0`)
+    ip(`-n ${host.namespace} link set bridge0 addrgenmode none up`)
+    ip(`netns exec ${host.namespace} bridge fdb replace ${peer.mgmt0.mac} dev mgmt0 master static`)
+    const frame = Buffer.alloc(BYTES)
+    frame.write(peer.mgmt0.mac.replaceAll(':', ''), 0, 'hex')
+    frame.write(peer.eth0.mac.replaceAll(':', ''), 6, 'hex')
+    frame.writeUInt16BE(EXPERIMENTAL, 12)
+    sendFrames(peer.namespace, peer.eth0.ifIndex, frame, 1)
+    // The bridge speaks itself, too.
+    const isOurs = ({ header }: Seen) => header.readUInt16BE(12) === EXPERIMENTAL
+    const sample = await until('the frame', async () => (await driver.call('seen')).find(isOurs))
+    assert.deepEqual([sample.inputIfIndex, sample.outputIfIndex], [input, output])
+    assert.ok(sample.transitDelayNs > 0)
+  })
+})
+
+describe('a packet that is not passed on', () => {
+  test('dropped at a full queue: the queue is known, the delay is not, and it is counted', async t => {
+    const PACKETS = 50
+    const { lab, driver, output } = await passing(t)
+    tc(lab, `qdisc replace dev mgmt0 root tbf rate 8mbit burst ${BYTES} limit ${5 * BYTES}`)
+    send(lab, PACKETS)
+    const all = await samples(driver, PACKETS)
+    const [{ drops: dropped }] = JSON.parse(tc(lab, '-s -j qdisc show dev mgmt0')) as [{ drops: number }]
+    assert.ok(dropped > 0)
+    const without = all.filter(sample => sample.transitDelayNs < 0)
+    assert.equal(without.length, dropped)
+    for (const sample of without) assert.equal(sample.outputIfIndex, output)
+    assert.equal((await driver.call('losses')).dropped, dropped)
+  })
+
+  test('dropped before it came to a queue', async t => {
+    const { lab, driver, input } = await passing(t)
+    send(lab, 1, '233.252.0.1')
+    const [sample] = await samples(driver, 1)
+    assert.deepEqual(found(sample!), { ...UNKNOWN, inputIfIndex: input, outputIfIndex: 0 })
+    assert.equal((await driver.call('losses')).dropped, 1)
+  })
+
+  test('for the host itself', async t => {
+    const { lab, driver, input } = await passing(t)
+    const { host, peer } = lab
+    const to = { address: host.eth0.ipv4, port: 7000 }
+    sink(t, host.namespace, to)
+    sendFlow(peer.namespace, {
+      from: { address: peer.eth0.ipv4, port: 7000 },
+      to,
+      payloadBytes: 100,
+      packets: 3,
+    })
+    for (const sample of await samples(driver, 3)) {
+      assert.deepEqual(found(sample), { ...UNKNOWN, inputIfIndex: input, outputIfIndex: INTERNAL_INTERFACE })
+    }
+  })
+
+  test('one that is made here has a queue, and no delay', async t => {
+    const { lab, driver, input } = await passing(t)
+    const { host, peer } = lab
+    const from = { address: host.eth0.ipv4, port: 7000 }
+    const to = { address: peer.eth0.ipv4, port: 7000 }
+    sink(t, peer.namespace, to)
+    sendFlow(host.namespace, { from, to, payloadBytes: 100, packets: 1 })
+    const [sample] = await samples(driver, 1)
+    const expected = { inputIfIndex: INTERNAL_INTERFACE, outputIfIndex: input, egressQueue: 0 }
+    assert.deepEqual(found(sample!), { ...expected, queueDepthBytes: 0, hasDelay: false })
+  })
+})
+
+test('every chosen packet is reported once, whatever becomes of it', async t => {
+  const PACKETS = 20_000
+  const { lab, driver, input } = await passing(t)
+  tc(lab, `qdisc replace dev mgmt0 root tbf rate 800mbit burst 20000 limit 100000`)
+  send(lab, PACKETS)
+  await driver.call('poll')
+  const { chosen, lost } = (await driver.call('counts', input))!
+  assert.equal(chosen, PACKETS)
+  await samples(driver, PACKETS - lost)
+  await driver.call('stop')
+  assert.equal((await driver.call('tally')).delivered, PACKETS - lost)
+})
+
+test('two agents: a packet is followed by one of them, and the other one says so', async t => {
+  const { lab, driver, input } = await passing(t)
+  const other = await BpfDriver.start(t, lab.host.namespace, { instance: 1, transit: true })
+  const port = { ifIndex: input, name: 'eth0', rate: 1, forwards: true, promiscuous: false, layer3: false }
+  await other.call('add', port)
+  send(lab, 5)
+  const followed = async (one: BpfDriver) =>
+    (await samples(one, 5)).filter(sample => sample.transitDelayNs >= 0).length
+  assert.deepEqual([await followed(driver), await followed(other)].sort(), [0, 5])
+  for (const one of [driver, other]) await one.call('poll')
+  const counted = [driver, other].map(async one => (await one.call('losses'))['not-followed'])
+  assert.deepEqual((await Promise.all(counted)).sort(), [0, 5])
+})
+
+test('the interface is no longer sampled while packets wait in the queue', async t => {
+  const { lab, driver, input } = await passing(t)
+  tc(lab, `qdisc replace dev mgmt0 root tbf rate 8kbit burst ${BYTES} limit 200000`)
+  send(lab, 10)
+  await samples(driver, 1)
+  await driver.call('remove', input)
+  assert.equal((await driver.call('tally')).delivered, 10)
+  assert.equal((await driver.call('losses'))['lost-sight'], 9)
+})
