@@ -8,6 +8,7 @@ import { effectiveRate } from './config/sampling-rate.ts'
 import { hostReaders } from './counters/host-readers.ts'
 import { interfaceReaders } from './counters/interface-readers.ts'
 import { InterfaceStatistics } from './counters/interface-statistics.ts'
+import { Budget } from './datasource/budget.ts'
 import { CountersWriter } from './datasource/counters-writer.ts'
 import { Poller, type PollFailure } from './datasource/poller.ts'
 import { Sampler } from './datasource/sampler.ts'
@@ -37,6 +38,8 @@ const HOST = { type: 2, index: 1 } as const
 const INTERFACE = 0
 /** Kernel counts are read, and the ledger brought up to date, this often. */
 const HOUSEKEEPING_MS = 1000
+/** The largest N of 1 in N that the kernel's samplers take. */
+const MOST_RATE = 2 ** 32 - 1
 /** Changes of interfaces come in bursts; samplers and the agent address follow after this time. */
 const SETTLE_MS = 50
 
@@ -60,6 +63,9 @@ export class Agent {
   readonly #drops: DropReports
   #statistics: InterfaceStatistics | undefined
   readonly #tapped = new Map<number, Tapped>()
+  #budget: Budget | undefined
+  /** Samples, and the time, when the budget was last looked at. */
+  #budgeted = { samples: 0, atMs: 0 }
   #address: string | undefined
   /** That of the run before. */
   readonly #previousAddress: string | undefined
@@ -137,6 +143,7 @@ export class Agent {
     await this.#attempt('counters', () => this.#startPolling())
     await this.#startSources()
     if (!this.#running) return
+    this.#startBudget()
     this.#housekeeping = setInterval(() => this.#keepHouse(), HOUSEKEEPING_MS)
     this.#log.info(
       { agent: this.#address, collectors: config.collectors.map(({ name }) => name), file: config.file },
@@ -165,6 +172,7 @@ export class Agent {
     }
     if (differs('collectors')) this.#exporter.changeCollectors(config.collectors)
     if (differs('agent')) this.#electAddress()
+    if (differs('budget')) this.#startBudget()
     if (differs('uuid')) this.#pollHost()
     if (differs('polling')) this.#changePolling()
     this.#sampler.headerBytes = config.headerBytes
@@ -383,7 +391,7 @@ export class Agent {
     const taps = this.#taps
     if (taps !== undefined) await Promise.all([...byIndex.values()].map(port => this.#placeTap(taps, port)))
     if (this.#tc === undefined || tc === undefined || psample === undefined) return
-    const rateOf = (port: Interface) => effectiveRate(this.#config, port).rate
+    const rateOf = (port: Interface) => this.#withinBudget(effectiveRate(this.#config, port).rate)
     const wanted = wantedSamplers(byIndex, { tc, psample, headerBytes }, rateOf)
     await this.#attempt('tc', () => this.#tc?.apply(wanted))
   }
@@ -419,8 +427,9 @@ export class Agent {
     const { ifIndex, name } = port
     const log = this.#log.child({ part: 'pcap', interface: name })
     const { rule, index, why } = pcapRule(this.#config.pcap, port)
-    const { rate, rule: reason } =
+    const { rate: configured, rule: reason } =
       rule === undefined ? { rate: 0, rule: 'no pcap block' } : pcapRate(this.#config, index, port)
+    const rate = this.#withinBudget(configured)
     const promiscuous = rule?.promisc === true
     const forwards = this.#forwards || port.kind === 'bridge' || port.masterKind === 'bridge'
     const before = this.#tapped.get(ifIndex)
@@ -452,7 +461,32 @@ export class Agent {
     )
   }
 
+  #startBudget(): void {
+    const { budget } = this.#config
+    this.#budget = budget === undefined ? undefined : new Budget(budget)
+    this.#budgeted = { samples: this.#sampler.offered, atMs: performance.now() }
+  }
+
+  /** A rate as it is while there are more samples than they may be. */
+  #withinBudget(rate: number): number {
+    return Math.min(rate * (this.#budget?.factor ?? 1), MOST_RATE)
+  }
+
+  #keepBudget(budget: Budget): void {
+    const now = { samples: this.#sampler.offered, atMs: performance.now() }
+    const before = this.#budgeted
+    this.#budgeted = now
+    const samples = now.samples - before.samples
+    if (!budget.update(samples, now.atMs - before.atMs)) return
+    const facts = { samples, budget: budget.perSecond }
+    if (budget.factor === 1) this.#log.info(facts, 'sampling rates are those of the configuration again')
+    else
+      this.#log.warn(facts, `sampling rates are multiplied with ${budget.factor} to stay within the budget`)
+    void this.#placeSamplers()
+  }
+
   #keepHouse(): void {
+    if (this.#budget !== undefined) this.#keepBudget(this.#budget)
     this.#psample?.poll()
     this.#taps?.poll()
     this.#drops.poll()
@@ -472,11 +506,15 @@ export class Agent {
 
   /** The tc samplers count every packet that passes them: sample pools are exact. */
   async #countPools(): Promise<void> {
-    if (this.#tc === undefined || this.#counting) return
+    const tc = this.#tc
+    if (tc === undefined || this.#counting) return
     this.#counting = true
     try {
       const passed = new Map<number, bigint>()
-      for (const { ifIndex, packets } of await this.#tc.counts()) {
+      const counts = await tc.counts()
+      // Those of samplers that are gone meanwhile are no base for the next ones.
+      if (this.#tc !== tc) return
+      for (const { ifIndex, packets } of counts) {
         passed.set(ifIndex, (passed.get(ifIndex) ?? 0n) + packets)
       }
       for (const [ifIndex, packets] of passed) {

@@ -1,6 +1,7 @@
 import { Command } from 'commander'
 import { type AgentAddressChoice, chooseAgentAddress } from '../config/agent-address.ts'
 import type { Config, DropmonConfig } from '../config/config.ts'
+import { type Difference, differences, formatDifference } from '../config/differences.ts'
 import { loadConfigFile } from '../config/load.ts'
 import { pcapRate, pcapRule } from '../config/pcap-rule.ts'
 import { formatProblem, linesOf, nearest } from '../config/problem.ts'
@@ -19,6 +20,8 @@ export interface Explanation {
   readonly machine: string
   readonly agentAddress: AgentAddressChoice
   readonly collectors: Config['collectors']
+  /** Set when DNS replaces the collectors, sampling and polling told here. */
+  readonly discovery: Config['discovery']
   /** Groups that packet samples are taken from, whoever makes them. */
   readonly psampleGroups: readonly { readonly group: number; readonly direction: string }[]
   readonly pollingSeconds: number
@@ -77,15 +80,14 @@ export function explainCommand(): Command {
       '-f, --file <file>',
       'file to read, - for standard input (default: /etc/weir.conf, else /etc/hsflowd.conf)',
     )
+    .option('--diff <file>', 'tell what would be different with this configuration')
     .option('--json', 'print one JSON object')
     .action(run)
 }
 
-async function run(names: string[], options: { file?: string; json?: true }): Promise<void> {
-  const { config, problems, file, text } = await loadConfigFile(options.file)
-  const lines = linesOf(text)
-  for (const problem of problems) process.stderr.write(`${formatProblem(problem, file, lines)}\n`)
-  if (config === undefined) throw new Error(`${file} has errors`)
+async function run(names: string[], options: { file?: string; diff?: string; json?: true }): Promise<void> {
+  const config = await load(options.file)
+  const other = options.diff === undefined ? undefined : await load(options.diff)
 
   const interfaces = new Interfaces({ log: createLogger('warn') })
   await interfaces.start()
@@ -97,11 +99,62 @@ async function run(names: string[], options: { file?: string; json?: true }): Pr
     const near = nearest(name, known)
     throw new Error(`there is no interface ${name}${near === undefined ? '' : `; did you mean ${near}?`}`)
   }
-  const reasons = config.dropmon === undefined ? [] : kernelReasons()
-  const all = explain(config, byIndex, interfaces.localAddresses(), await describeMachine(), reasons)
-  const shown = all.interfaces.filter(({ name }) => names.length === 0 || names.includes(name))
-  const explanation = { ...all, interfaces: shown }
-  process.stdout.write(options.json ? `${JSON.stringify(explanation)}\n` : formatExplanation(explanation))
+  const machine = await describeMachine()
+  const explanationOf = (one: Config): Explanation => {
+    const reasons = one.dropmon === undefined ? [] : kernelReasons()
+    const all = explain(one, byIndex, interfaces.localAddresses(), machine, reasons)
+    return {
+      ...all,
+      interfaces: all.interfaces.filter(({ name }) => names.length === 0 || names.includes(name)),
+    }
+  }
+  const explanation = explanationOf(config)
+  if (other === undefined) {
+    process.stdout.write(options.json ? `${JSON.stringify(explanation)}\n` : formatExplanation(explanation))
+  } else {
+    const settings = differences(config, other)
+    const effects = effectsOf(explanation, explanationOf(other))
+    process.stdout.write(
+      options.json ? `${JSON.stringify({ settings, effects })}\n` : formatEffects(settings, effects),
+    )
+  }
+}
+
+async function load(path: string | undefined): Promise<Config> {
+  const { config, problems, file, text } = await loadConfigFile(path)
+  const lines = linesOf(text)
+  for (const problem of problems) process.stderr.write(`${formatProblem(problem, file, lines)}\n`)
+  if (config === undefined) throw new Error(`${file} has errors`)
+  return config
+}
+
+/** What is different on this machine: the agent address, and what becomes of each interface. */
+export function effectsOf(before: Explanation, after: Explanation): Difference[] {
+  const [a, b] = [before, after].map(explanation => {
+    const { agentAddress, interfaces } = explanation
+    const effects = new Map([['agent address', agentAddress.chosen?.address ?? 'none']])
+    for (const port of interfaces) {
+      effects.set(`${port.name} counters`, port.polled ? `every ${explanation.pollingSeconds} s` : 'no')
+      const samplers = port.sampling.filter(({ rate }) => rate > 0).map(samplingText)
+      effects.set(`${port.name} sampling`, samplers.join(' and ') || 'no')
+    }
+    return effects
+  }) as [Map<string, string>, Map<string, string>]
+  return [...a.keys()]
+    .filter(name => a.get(name) !== b.get(name))
+    .map(name => ({ name, before: a.get(name), after: b.get(name) }))
+}
+
+function formatEffects(settings: readonly Difference[], effects: readonly Difference[]): string {
+  const list = (title: string, all: readonly Difference[]) => [
+    all.length === 0 ? `${title}: no difference` : `${title}:`,
+    ...all.map(one => `  ${formatDifference(one)}`),
+  ]
+  return [...list('settings', settings), ...list('on this machine', effects), ''].join('\n')
+}
+
+function samplingText({ rate, source, direction }: ExplainedSampling): string {
+  return `1 in ${rate}, ${source}, ${direction}`
 }
 
 /** Applies a configuration to interfaces and addresses, as the agent does. */
@@ -143,6 +196,7 @@ export function explain(
     machine,
     agentAddress: chooseAgentAddress(addresses, config.agent),
     collectors: config.collectors,
+    discovery: config.discovery,
     psampleGroups: groups,
     pollingSeconds: polling.seconds,
     drops: config.dropmon && explainDrops(config.dropmon, reasons),
@@ -188,6 +242,13 @@ export function formatExplanation(explanation: Explanation): string {
     if (other.address === chosen?.address) continue
     facts.push(['', `not ${other.address}${on(other.interfaceName)}: ${other.why}`])
   }
+  if (explanation.discovery !== undefined) {
+    const domain = explanation.discovery.domain ?? " of the resolver's search list"
+    facts.push([
+      'DNS-SD',
+      `_sflow._udp${domain} gives the collectors, sampling and polling, in place of the file`,
+    ])
+  }
   for (const { name, host, port, device, namespace } of collectors) {
     const through = device === undefined ? '' : ` through ${device}`
     const inside = namespace === undefined ? '' : ` in namespace ${namespace}`
@@ -218,10 +279,10 @@ export function formatExplanation(explanation: Explanation): string {
     const start = [port.name, speed, state, port.polled ? 'yes' : 'no']
     if (port.sampling.length === 0)
       return [[...start, 'no', 'the configuration puts no sampler on interfaces']]
-    return port.sampling.map(({ source, rate, direction, why, rule }) => [
+    return port.sampling.map(sampling => [
       ...start,
-      rate === 0 ? 'no' : `1 in ${rate}, ${source}, ${direction}`,
-      rule === undefined ? why : `${why}; ${rule}`,
+      sampling.rate === 0 ? 'no' : samplingText(sampling),
+      sampling.rule === undefined ? sampling.why : `${sampling.why}; ${sampling.rule}`,
     ])
   })
   return [

@@ -29,6 +29,8 @@ export interface Config {
   readonly datagramBytes: number
   /** Longest time a sample waits in the open datagram, milliseconds, 1 to 1000. */
   readonly flushMs: number
+  /** Packet samples per second above which sampling rates are raised; undefined sets no limit. */
+  readonly budget: number | undefined
   readonly collectors: readonly CollectorConfig[]
   /** Present when collectors and settings are to be looked up in DNS. */
   readonly discovery: DiscoveryConfig | undefined

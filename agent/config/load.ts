@@ -182,6 +182,7 @@ function toConfig({ values, places }: Parsed, file: string): Config {
     headerBytes: values.headerBytes,
     datagramBytes: values.datagramBytes,
     flushMs: values.flush,
+    budget: values.budget,
     collectors: values.collector.map(toCollector),
     discovery:
       values['dns-sd'] === undefined && values.DNSSD !== true

@@ -273,10 +273,10 @@ export const settings = {
   budget: optional(
     kind.int(1),
     '20000',
-    'Packet samples per second of the whole agent; above it sampling rates are raised.',
+    'Packet samples per second of the whole agent. Above it the samplers that weir has placed take fewer, in steps of ' +
+      'two, and more again when there is room.',
     {
       ours: true,
-      inactive: 'sampling rates are not adapted to the load yet',
     },
   ),
   refreshAdaptors: setting(kind.int(60, 3600), '180', 'Seconds between searches for interfaces.', {

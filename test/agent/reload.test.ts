@@ -248,3 +248,39 @@ test('the agent address is that of the run before, and a change of it is told', 
   )
   assert.equal((await agent.stop()).exit, 0)
 })
+
+test('budget: rates are raised under load, and each sample tells its own', async t => {
+  const lab = makeLab(t)
+  const { host, peer } = lab
+  const collector = listen(t, peer.namespace, { address: peer.mgmt0.ipv4, port: SFLOW_PORT })
+  const to = { address: host.eth0.ipv4, port: TRAFFIC_PORT }
+  sink(t, host.namespace, to)
+  const packets = 2000
+  const traffic = () =>
+    sendFlow(peer.namespace, {
+      from: { address: peer.eth0.ipv4, port: TRAFFIC_PORT },
+      to,
+      payloadBytes: 100,
+      packets,
+    })
+  const { agent } = start(
+    t,
+    lab,
+    `polling = 0 budget = 100\ncollector { ip = ${peer.mgmt0.ipv4} }\npcap { dev = eth0 sampling = 1 }`,
+  )
+  await agent.line(/^eth0 is sampled 1 in 1 by a packet socket$/)
+  traffic()
+  const raised = await agent.line(/^sampling rates are multiplied with \d+ to stay within the budget$/)
+  const factor = Number(/\d+/.exec(raised.msg)![0])
+  assert.ok(factor >= 8 && factor <= 32, `${factor}`)
+  await agent.line(new RegExp(`^eth0 is sampled 1 in ${factor} by a packet socket$`))
+  traffic()
+  const { exit, status } = await agent.stop()
+  assert.equal(exit, 0)
+  await until('all samples', () => flowSamplesOf(collector).length === status.flowSamples)
+  const rates = flowSamplesOf(collector).map(({ value }) => value.sampling_rate)
+  assert.deepEqual([...new Set(rates)], [1, factor])
+  const estimate = rates.reduce((sum, rate) => sum + rate, 0)
+  // The second half is an estimate: its standard deviation is below 8 % of it.
+  assert.ok(Math.abs(estimate - 2 * packets) < packets / 2, `${estimate} instead of ${2 * packets}`)
+})

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { type Explanation, explain, formatExplanation } from '../../agent/command/explain.ts'
+import { type Explanation, effectsOf, explain, formatExplanation } from '../../agent/command/explain.ts'
+import { formatDifference } from '../../agent/config/differences.ts'
 import { loadConfig } from '../../agent/config/load.ts'
 import type { Interface } from '../../agent/interfaces.ts'
 
@@ -206,4 +207,17 @@ test('weir explain in a namespace', { skip: process.getuid!() === 0 ? false : 'n
   assert.equal(wrong.status, 1)
   assert.equal(wrong.stdout, '')
   assert.match(wrong.stderr, /<stdin>:1:9: "poling" is not a setting/)
+})
+
+test('explain --diff: what another configuration would change on this machine', () => {
+  const of = (settings: string) => explain(configOf(settings), ports, [], 'a machine')
+  const before = of('psample { } dent { }')
+  assert.deepEqual(effectsOf(before, of('psample { } dent { } headerBytes = 64')), [])
+  const after = of('polling = 5 psample { } dent { } sampling.10G = 7 pcap { dev = eth0 }')
+  assert.deepEqual(effectsOf(before, after).map(formatDifference), [
+    'swp1 counters: every 30 s → every 5 s',
+    'swp1 sampling: 1 in 10000, tc, ingress → 1 in 7, tc, ingress',
+    'eth0 counters: every 30 s → every 5 s',
+    'eth0 sampling: no → 1 in 400, pcap, both',
+  ])
 })
