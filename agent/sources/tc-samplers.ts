@@ -126,7 +126,7 @@ interface Sampler {
 /** Statistics of a sampler over the actions that it had one after another. */
 interface Count {
   readonly port: SampledPort
-  /** Sums over the actions before this one. */
+  /** Sums over the actions before this one, without what the first one had counted when it was adopted. */
   earlierPackets: bigint
   earlierBytes: bigint
   index: number
@@ -140,6 +140,8 @@ const DIRECTIONS = ['ingress', 'egress'] as const
 const REPAIR_MS = { least: 50, most: 60_000 }
 /** After this long without repairs the next one is quick again. */
 const QUIET_MS = 300_000
+/** Not the index of any action: the kernel counts them from 1. */
+const NO_ACTION = 0
 /** PSAMPLE carries 16 bits of an ifIndex. */
 const MOST_PSAMPLE_IFINDEX = 0xffff
 /** Groups of single interfaces: this and twice the ifIndex, +1 for egress. Far above what people number by hand. */
@@ -294,7 +296,9 @@ export class TcSamplers {
       if (filter === undefined || (filter.flags & FILTER_FLAG.inHw) === 0) continue
       await control.dump(dumpFilters(wanted.ifIndex, filter.parent), `read filters of ${wanted.name}`)
     }
-    for (const action of await this.#dumpActions(control)) this.#observe(action)
+    for (const action of await this.#dumpActions(control)) {
+      if (this.#counts.has(keyOfAction(action, this.#instance))) this.#count(action)
+    }
     return [...this.#counts.values()].map(count => ({
       ...count.port,
       packets: count.earlierPackets + count.packets,
@@ -519,7 +523,7 @@ export class TcSamplers {
     }
     let plan = planSampler(await read(), target, this.#instance, this.#canRetune)
     for (const filter of [...plan.remove, ...(plan.keep === undefined ? [] : [plan.keep])]) {
-      this.#observe(filter.sample!)
+      this.#count(filter.sample!)
     }
     const isChange = plan.remove.length > 0 || plan.retune || plan.addAt !== undefined
     if (isChange) {
@@ -534,7 +538,7 @@ export class TcSamplers {
     if (plan.keep === undefined || plan.retune || plan.remove.length > 0) {
       throw new Error(`${direction} sampler of ${name}: the kernel does not show it as it was asked for`)
     }
-    this.#observe(plan.keep.sample!)
+    this.#count(plan.keep.sample!)
     if (sampler !== undefined) {
       if (plan.behind !== undefined && sampler.behind === undefined) {
         this.#log.warn({ port: name, direction }, behindText(plan.behind))
@@ -580,6 +584,7 @@ export class TcSamplers {
       if (plan.remove.length > 0) this.gaps++
       const place = { ifIndex, parent, preference: plan.addAt, handle: SAMPLER_HANDLE, cookie }
       await control.request(addSampler({ ...target, ...place }), `add an ${direction} sampler to ${name}`)
+      this.#countFromZero(target.key)
     }
     return true
   }
@@ -618,31 +623,41 @@ export class TcSamplers {
     }
   }
 
-  #observe(action: SampleAction): void {
+  /** Takes in what an action has counted; one that was there before us has counted for an earlier run. */
+  #count(action: SampleAction): void {
     const key = keyOfAction(action, this.#instance)
     const port = this.#portOfKey.get(key)
     if (port === undefined) return
+    const { index } = action
     const { packets, bytes } = action.stats
     const count = this.#counts.get(key)
     if (count === undefined) {
-      this.#counts.set(key, {
-        port,
-        earlierPackets: 0n,
-        earlierBytes: 0n,
-        index: action.index,
-        packets,
-        bytes,
-      })
+      this.#counts.set(key, { port, earlierPackets: -packets, earlierBytes: -bytes, index, packets, bytes })
       return
     }
-    if (count.index !== action.index || packets < count.packets) {
-      count.earlierPackets += count.packets
-      count.earlierBytes += count.bytes
-    }
-    count.index = action.index
+    if (count.index !== index || packets < count.packets) endAction(count)
+    count.index = index
     count.packets = packets
     count.bytes = bytes
   }
+
+  /** A sampler has a new action now, perhaps with the index of the one that was deleted before. */
+  #countFromZero(key: number): void {
+    const none = { earlierPackets: 0n, earlierBytes: 0n, index: NO_ACTION, packets: 0n, bytes: 0n }
+    const count = this.#counts.get(key)
+    const port = this.#portOfKey.get(key)
+    if (count !== undefined) endAction(count)
+    else if (port !== undefined) this.#counts.set(key, { port, ...none })
+  }
+}
+
+/** What it has counted joins what the actions before it have. */
+function endAction(count: Count): void {
+  count.earlierPackets += count.packets
+  count.earlierBytes += count.bytes
+  count.index = NO_ACTION
+  count.packets = 0n
+  count.bytes = 0n
 }
 
 function newPort(ifIndex: number, name: string, repairMs: number): Port {

@@ -44,7 +44,6 @@ export class TcKernel {
   /** Requests of this message type are refused. */
   readonly refuse = new Map<number, ErrnoName>()
   #notify: ((message: Message) => void) | undefined
-  #nextIndex = 1
   open = 0
 
   /** As NetlinkSocket.open. */
@@ -157,12 +156,20 @@ export class TcKernel {
     const inHardware = this.offload && (filter.flags & FILTER_FLAG.skipHw) === 0
     if (!inHardware && (filter.flags & FILTER_FLAG.skipSw) !== 0) return 'EOPNOTSUPP'
     const { control, rate, group, truncate, cookie } = sample!
-    const action = { index: this.#nextIndex++, control, rate, group, truncate, cookie, packets: 0n }
+    const action = { index: this.#freeIndex(), control, rate, group, truncate, cookie, packets: 0n }
     const flags = filter.flags | (inHardware ? FILTER_FLAG.inHw : FILTER_FLAG.notInHw)
     const added = { ...place, flags, action }
     this.filters.push(added)
     this.#tell(filterMessage(RTM.newFilter, added))
     return undefined
+  }
+
+  /** The lowest that no action has. */
+  #freeIndex(): number {
+    const taken = new Set(this.filters.map(({ action }) => action?.index))
+    let index = 1
+    while (taken.has(index)) index++
+    return index
   }
 
   #dump(message: Message): Message[] {

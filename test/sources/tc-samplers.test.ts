@@ -229,10 +229,14 @@ describe('tc samplers', () => {
     const { kernel, start } = setUp(t, 2, 3, 4)
     await start().apply([wanted(2), wanted(3), wanted(4)])
     const [kept, changed] = kernel.filters.map(({ action }) => action!.index)
-    kernel.pass(2, 10n)
+    kernel.pass(2, 5_000_000_000n)
     kernel.filters[1]!.action!.rate = 5
     const next = start()
     await next.apply([wanted(2), wanted(3)])
+    assert.deepEqual(await next.counts(), [
+      { ifIndex: 2, direction: 'ingress', packets: 0n, bytes: 0n },
+      { ifIndex: 3, direction: 'ingress', packets: 0n, bytes: 0n },
+    ])
     assert.deepEqual(
       kernel.filters.map(({ ifIndex, action }) => [ifIndex, action!.index, action!.rate]),
       [
@@ -241,7 +245,24 @@ describe('tc samplers', () => {
       ],
     )
     kernel.pass(2, 1n)
-    assert.equal((await next.counts()).find(({ ifIndex }) => ifIndex === 2)!.packets, 11n)
+    await next.apply([wanted(2, { skipHw: true }), wanted(3)])
+    assert.equal(next.gaps, 1)
+    kernel.pass(2, 1n)
+    assert.deepEqual((await next.counts())[0], { ifIndex: 2, direction: 'ingress', packets: 2n, bytes: 200n })
+  })
+
+  test('counts: all of a new sampler, also when its action gets the index of the one before', async t => {
+    const { kernel, start } = setUp(t, 2)
+    const samplers = start()
+    await samplers.apply([wanted(2)])
+    kernel.pass(2, 5n)
+    await samplers.apply([wanted(2, { skipHw: true })])
+    assert.deepEqual(
+      kernel.filters.map(({ action }) => action!.index),
+      [1],
+    )
+    kernel.pass(2, 20n)
+    assert.equal((await samplers.counts())[0]!.packets, 25n)
   })
 
   test('two of ours at one hook: one is too many', async t => {

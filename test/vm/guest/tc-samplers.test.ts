@@ -407,7 +407,7 @@ test('no hardware to sample in: says what to set', async t => {
 })
 
 test('after a crash: what is wanted is taken over, the rest removed, that of another agent left', async t => {
-  veth(t, 'tcl')
+  neighbour(t, 'tcl')
   veth(t, 'tcm')
   await until('interface', () => interfaces.byName('tcm') !== undefined)
   const other = samplers(t, 7)
@@ -423,12 +423,18 @@ test('after a crash: what is wanted is taken over, the rest removed, that of ano
       .find(({ rate }) => rate === 4)!.index
   const before = index()
   assert.deepEqual(rates('tcl').sort(), [3, 4])
+  ping(30)
+  assert.equal((await crashed.counts())[0]!.packets, 30n)
 
   const next = samplers(t)
   await next.apply([wanted('tcl')])
   assert.deepEqual(rates('tcl').sort(), [3, 4])
   assert.equal(index(), before)
   assert.deepEqual(rates('tcm'), [])
+  const passed = { ifIndex: ifIndex('tcl'), direction: 'ingress' }
+  assert.deepEqual(await next.counts(), [{ ...passed, packets: 0n, bytes: 0n }])
+  ping(20)
+  assert.equal((await next.counts())[0]!.packets, 20n)
   await next.stop()
   assert.deepEqual(rates('tcl'), [3])
   // The qdisc may have been there before the crash: it stays.
