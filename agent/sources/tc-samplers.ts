@@ -181,6 +181,7 @@ export class TcSamplers {
   #work: Promise<void> = Promise.resolve()
   #canRetune = true
   #foundLeftovers = false
+  #isStopping = false
   #control: TcSocket | undefined
   #events: TcSocket | undefined
   #unsubscribe: (() => void) | undefined
@@ -196,6 +197,7 @@ export class TcSamplers {
   /** Opens the sockets. Nothing is placed before apply(). */
   start(): void {
     const { namespace, interfaces } = this.#options
+    this.#isStopping = false
     this.#control = this.#open(NETLINK_ROUTE, { namespace })
     try {
       this.#events = this.#open(NETLINK_ROUTE, {
@@ -223,9 +225,13 @@ export class TcSamplers {
 
   /**
    * Makes these samplers, and no others of ours, be there. Resolves when all of them have been placed or refused;
-   * status() tells which. A later call takes the place of an earlier one.
+   * status() tells which. A later call takes the place of an earlier one, but not that of stop().
    */
-  apply(wanted: readonly WantedSampler[]): Promise<void> {
+  async apply(wanted: readonly WantedSampler[]): Promise<void> {
+    if (!this.#isStopping) await this.#want(wanted)
+  }
+
+  #want(wanted: readonly WantedSampler[]): Promise<void> {
     const before = this.#samplers
     this.#wanted = wanted
     this.#samplers = new Map(wanted.map(one => this.#sampler(one)))
@@ -242,11 +248,12 @@ export class TcSamplers {
   /** Removes every sampler of ours, and the clsact qdiscs that we made and that nobody else uses. */
   async stop(): Promise<void> {
     if (this.#control === undefined) return
+    this.#isStopping = true
     this.#unsubscribe?.()
     this.#events?.close()
     this.#events = undefined
     for (const port of this.#ports.values()) clearTimeout(port.timer)
-    await this.apply([])
+    await this.#want([])
     this.#control?.close()
     this.#control = undefined
     this.#ports.clear()

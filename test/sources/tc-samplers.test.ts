@@ -353,6 +353,21 @@ describe('tc samplers', () => {
     assert.deepEqual(kernel.filters, [])
   })
 
+  test('what is asked for during the stop, and after it, is not placed', async t => {
+    const { kernel, start } = setUp(t, 2, 3, 4, 5)
+    const samplers = start()
+    const all = [2, 3, 4, 5].map(ifIndex => wanted(ifIndex))
+    await samplers.apply(all)
+    const stopped = samplers.stop()
+    while (!kernel.requests.includes('delFilter 2')) await Promise.resolve()
+    await samplers.apply(all)
+    await stopped
+    await samplers.apply(all)
+    assert.deepEqual(kernel.filters, [])
+    assert.deepEqual([...kernel.qdiscs], [])
+    assert.deepEqual(samplers.status(), [])
+  })
+
   test('what the kernel shows is not what was asked for: said, not trusted', async t => {
     const { kernel, start } = setUp(t, 2)
     const samplers = start()
