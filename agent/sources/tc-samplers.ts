@@ -132,6 +132,9 @@ interface Count {
   index: number
   packets: bigint
   bytes: bigint
+  /** Of the filter that has the action. */
+  inHardware: boolean
+  hasHardwarePart: boolean
 }
 
 type Hook = { readonly kind: 'clsact' | 'ingress'; readonly blocks: Record<Direction, number | undefined> }
@@ -270,7 +273,7 @@ export class TcSamplers {
         rate: wanted.rate,
         group: target.group,
         sampling: isSampling(sampler),
-        inHardware: filter !== undefined && (filter.flags & FILTER_FLAG.inHw) !== 0,
+        inHardware: filter !== undefined && isInHardware(filter),
         preference: filter?.preference,
         note: problem ?? (behind === undefined ? undefined : behindText(behind)),
       }
@@ -293,24 +296,31 @@ export class TcSamplers {
 
   /**
    * What passed each sampler, exactly: the pool of which the samples are a part. Large packets that the kernel holds
-   * in one piece count as the packets they are on the wire.
+   * in one piece count as the packets they are on the wire. An interface with a sampler in hardware is left out while
+   * that hardware has counted nothing: some drivers (mlxsw) sample there and count only what reaches the CPU.
    */
   async counts(): Promise<SamplerCount[]> {
     const control = this.#control
     if (control === undefined) return []
     // Asking for a filter in hardware makes its driver bring the action's statistics up to date.
     for (const { wanted, filter } of this.#samplers.values()) {
-      if (filter === undefined || (filter.flags & FILTER_FLAG.inHw) === 0) continue
+      if (filter === undefined || !isInHardware(filter)) continue
       await control.dump(dumpFilters(wanted.ifIndex, filter.parent), `read filters of ${wanted.name}`)
     }
     for (const action of await this.#dumpActions(control)) {
-      if (this.#counts.has(keyOfAction(action, this.#instance))) this.#count(action)
+      const count = this.#counts.get(keyOfAction(action, this.#instance))
+      if (count !== undefined) advance(count, action)
     }
-    return [...this.#counts.values()].map(count => ({
-      ...count.port,
-      packets: count.earlierPackets + count.packets,
-      bytes: count.earlierBytes + count.bytes,
-    }))
+    const counts = [...this.#counts.values()]
+    const uncounted = counts.filter(({ inHardware, hasHardwarePart }) => inHardware && !hasHardwarePart)
+    const leftOut = new Set(uncounted.map(({ port }) => port.ifIndex))
+    return counts
+      .filter(({ port }) => !leftOut.has(port.ifIndex))
+      .map(count => ({
+        ...count.port,
+        packets: count.earlierPackets + count.packets,
+        bytes: count.earlierBytes + count.bytes,
+      }))
   }
 
   #sampler(wanted: WantedSampler): [number, Sampler] {
@@ -530,7 +540,7 @@ export class TcSamplers {
     }
     let plan = planSampler(await read(), target, this.#instance, this.#canRetune)
     for (const filter of [...plan.remove, ...(plan.keep === undefined ? [] : [plan.keep])]) {
-      this.#count(filter.sample!)
+      this.#count(filter)
     }
     const isChange = plan.remove.length > 0 || plan.retune || plan.addAt !== undefined
     if (isChange) {
@@ -545,7 +555,7 @@ export class TcSamplers {
     if (plan.keep === undefined || plan.retune || plan.remove.length > 0) {
       throw new Error(`${direction} sampler of ${name}: the kernel does not show it as it was asked for`)
     }
-    this.#count(plan.keep.sample!)
+    this.#count(plan.keep)
     if (sampler !== undefined) {
       if (plan.behind !== undefined && sampler.behind === undefined) {
         this.#log.warn({ port: name, direction }, behindText(plan.behind))
@@ -630,32 +640,40 @@ export class TcSamplers {
     }
   }
 
-  /** Takes in what an action has counted; one that was there before us has counted for an earlier run. */
-  #count(action: SampleAction): void {
+  /** Takes in what a sampler has counted; one that was there before us has counted for an earlier run. */
+  #count(filter: Filter): void {
+    const action = filter.sample!
     const key = keyOfAction(action, this.#instance)
     const port = this.#portOfKey.get(key)
     if (port === undefined) return
-    const { index } = action
-    const { packets, bytes } = action.stats
-    const count = this.#counts.get(key)
+    let count = this.#counts.get(key)
     if (count === undefined) {
-      this.#counts.set(key, { port, earlierPackets: -packets, earlierBytes: -bytes, index, packets, bytes })
-      return
+      const { packets, bytes } = action.stats
+      count = newCount(port, -packets, -bytes)
+      this.#counts.set(key, count)
     }
-    if (count.index !== index || packets < count.packets) endAction(count)
-    count.index = index
-    count.packets = packets
-    count.bytes = bytes
+    count.inHardware = isInHardware(filter)
+    advance(count, action)
   }
 
   /** A sampler has a new action now, perhaps with the index of the one that was deleted before. */
   #countFromZero(key: number): void {
-    const none = { earlierPackets: 0n, earlierBytes: 0n, index: NO_ACTION, packets: 0n, bytes: 0n }
     const count = this.#counts.get(key)
     const port = this.#portOfKey.get(key)
     if (count !== undefined) endAction(count)
-    else if (port !== undefined) this.#counts.set(key, { port, ...none })
+    else if (port !== undefined) this.#counts.set(key, newCount(port, 0n, 0n))
   }
+}
+
+function newCount(port: SampledPort, earlierPackets: bigint, earlierBytes: bigint): Count {
+  const action = { index: NO_ACTION, packets: 0n, bytes: 0n, hasHardwarePart: false }
+  return { port, earlierPackets, earlierBytes, inHardware: false, ...action }
+}
+
+/** Brings it to what its action, perhaps a new one, has counted. */
+function advance(count: Count, { index, stats }: SampleAction): void {
+  if (count.index !== index || stats.packets < count.packets) endAction(count)
+  Object.assign(count, stats, { index })
 }
 
 /** What it has counted joins what the actions before it have. */
@@ -669,6 +687,10 @@ function endAction(count: Count): void {
 
 function newPort(ifIndex: number, name: string, repairMs: number): Port {
   return { ifIndex, name, repairMs, lastRepair: Number.NEGATIVE_INFINITY, timer: undefined }
+}
+
+function isInHardware(filter: Filter): boolean {
+  return (filter.flags & FILTER_FLAG.inHw) !== 0
 }
 
 /** True when the sampler has been seen in the kernel with the parameters that are wanted now. */

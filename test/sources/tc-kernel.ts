@@ -25,6 +25,8 @@ interface Action {
   truncate: number
   cookie: Uint8Array
   packets: bigint
+  /** Of these, counted by hardware. */
+  hardwarePackets: bigint
 }
 
 interface KernelFilter extends Omit<Filter, 'sample'> {
@@ -41,6 +43,8 @@ export class TcKernel {
   readonly interfaces = new Set<number>()
   /** Filters without skip_hw are taken into hardware. */
   offload = false
+  /** Hardware counts what passes a filter. */
+  hardwareCounts = true
   /** Requests of this message type are refused. */
   readonly refuse = new Map<number, ErrnoName>()
   #notify: ((message: Message) => void) | undefined
@@ -72,10 +76,15 @@ export class TcKernel {
     }
   }
 
-  /** Packets pass every filter of the interface. */
-  pass(ifIndex: number, packets: bigint): void {
-    for (const { ifIndex: on, action } of this.filters)
-      if (on === ifIndex && action !== undefined) action.packets += packets
+  /** Packets pass every filter of the interface, `toCpu` of them on to the CPU: all when there is no hardware. */
+  pass(ifIndex: number, packets: bigint, toCpu = 0n): void {
+    for (const { ifIndex: on, action, flags } of this.filters) {
+      if (on !== ifIndex || action === undefined) continue
+      const inHardware = (flags & FILTER_FLAG.inHw) !== 0
+      const counted = inHardware && !this.hardwareCounts ? toCpu : packets
+      action.packets += counted
+      if (inHardware && this.hardwareCounts) action.hardwarePackets += packets
+    }
   }
 
   /** Somebody else adds a filter. */
@@ -156,7 +165,16 @@ export class TcKernel {
     const inHardware = this.offload && (filter.flags & FILTER_FLAG.skipHw) === 0
     if (!inHardware && (filter.flags & FILTER_FLAG.skipSw) !== 0) return 'EOPNOTSUPP'
     const { control, rate, group, truncate, cookie } = sample!
-    const action = { index: this.#freeIndex(), control, rate, group, truncate, cookie, packets: 0n }
+    const action = {
+      index: this.#freeIndex(),
+      control,
+      rate,
+      group,
+      truncate,
+      cookie,
+      packets: 0n,
+      hardwarePackets: 0n,
+    }
     const flags = filter.flags | (inHardware ? FILTER_FLAG.inHw : FILTER_FLAG.notInHw)
     const added = { ...place, flags, action }
     this.filters.push(added)
@@ -235,13 +253,19 @@ function addAction(actions: MessageBuilder, order: number, action: Action): void
   const parameters = new DataView(new ArrayBuffer(20))
   parameters.setUint32(0, action.index, true)
   parameters.setInt32(8, action.control, true)
-  const basic = new DataView(new ArrayBuffer(16))
-  basic.setBigUint64(0, action.packets * 100n, true)
-  basic.setUint32(8, Number(action.packets), true)
+  const basic = (packets: bigint) => {
+    const view = new DataView(new ArrayBuffer(16))
+    view.setBigUint64(0, packets * 100n, true)
+    view.setUint32(8, Number(BigInt.asUintN(32, packets)), true)
+    return new Uint8Array(view.buffer)
+  }
   actions.nest(order, one =>
     one
       .text(1, 'sample')
-      .nest(4, stats => stats.bytes(1, new Uint8Array(basic.buffer)))
+      .nest(4, stats => {
+        stats.bytes(1, basic(action.packets)).bytes(7, basic(action.hardwarePackets))
+        if (action.packets >= 2n ** 32n) stats.u64(8, action.packets)
+      })
       .nest(2, options =>
         options
           .bytes(2, new Uint8Array(parameters.buffer))

@@ -13,7 +13,7 @@ function foreign(preference: number, values: Partial<Filter> = {}): Filter {
 
 function sampler(preference: number, values: Partial<Filter['sample']> = {}, instance = INSTANCE): Filter {
   const cookie = makeCookie({ instance, ifIndex: 2, direction: 'ingress' })
-  const stats = { packets: 0n, bytes: 0n }
+  const stats = { packets: 0n, bytes: 0n, hasHardwarePart: false }
   const sample = {
     index: preference,
     control: CONTINUE,

@@ -265,6 +265,32 @@ describe('tc samplers', () => {
     assert.equal((await samplers.counts())[0]!.packets, 25n)
   })
 
+  test('counts: not of interfaces where hardware samples and does not count', async t => {
+    const { kernel, start } = setUp(t, 2, 3)
+    kernel.offload = true
+    kernel.hardwareCounts = false
+    const samplers = start()
+    await samplers.apply([
+      wanted(2),
+      wanted(2, { direction: 'egress', group: 2, skipHw: true }),
+      wanted(3, { skipHw: true }),
+    ])
+    kernel.pass(2, 1000n, 3n)
+    kernel.pass(3, 7n)
+    const software = { ifIndex: 3, direction: 'ingress', packets: 7n, bytes: 700n } as const
+    assert.deepEqual(await samplers.counts(), [software])
+    kernel.hardwareCounts = true
+    kernel.pass(2, 500n)
+    const counts = [
+      { ifIndex: 2, direction: 'ingress', packets: 503n, bytes: 50_300n },
+      { ifIndex: 2, direction: 'egress', packets: 1500n, bytes: 150_000n },
+      software,
+    ]
+    assert.deepEqual(await samplers.counts(), counts)
+    await samplers.apply([])
+    assert.deepEqual(await samplers.counts(), counts, 'what passed before the removal')
+  })
+
   test('two of ours at one hook: one is too many', async t => {
     const { kernel, start } = setUp(t, 2)
     const samplers = start()

@@ -18,7 +18,7 @@ const TCA = { kind: 1, options: 2, chain: 11, ingressBlock: 13, egressBlock: 14 
 const MATCHALL = { actions: 2, flags: 3 } as const
 const ACTION = { kind: 1, options: 2, stats: 4, cookie: 6 } as const
 const SAMPLE = { parameters: 2, rate: 3, truncate: 4, group: 5 } as const
-const STATS = { basic: 1, packets64: 8 } as const
+const STATS = { basic: 1, basicHardware: 7, packets64: 8 } as const
 const BPF = { descriptor: 6, name: 7, flags: 8 } as const
 /** The program's result is the verdict (TCA_BPF_FLAG_ACT_DIRECT). */
 const BPF_DIRECT_ACTION = 1
@@ -59,6 +59,8 @@ export interface ActionStats {
   readonly packets: bigint
   /** Octets of these packets: at ingress without the link header, at egress with it. */
   readonly bytes: bigint
+  /** Hardware has counted some of them. A driver that samples in hardware need not count there. */
+  readonly hasHardwarePart: boolean
 }
 
 /** What a sample action is told to do. */
@@ -293,19 +295,21 @@ function readSampleAction(action: Attributes): SampleAction | undefined {
 }
 
 /**
- * The basic statistics count software and hardware together. Their packets are 32 bits; the whole number follows
+ * The basic statistics count software and hardware together, those of the hardware follow (Linux 4.20). Their packets are 32 bits; the whole number follows
  * only when it does not fit (net/core/gen_stats.c), once more for the part of the hardware.
  */
 function readActionStats(stats: Attributes | undefined): ActionStats {
   const basic = stats?.bytes(STATS.basic)
-  if (stats === undefined || basic === undefined) return { packets: 0n, bytes: 0n }
+  if (stats === undefined || basic === undefined) return { packets: 0n, bytes: 0n, hasHardwarePart: false }
   const fields = sized(stats.view, basic, BASIC_BYTES, 'basic statistics')
+  const ofHardware = stats.bytes(STATS.basicHardware)
   const whole = stats.all(STATS.packets64)[0]
   const packets =
     whole !== undefined && whole.end - whole.start === 8
       ? stats.view.getBigUint64(whole.start, true)
       : BigInt(fields.getUint32(8, true))
-  return { packets, bytes: fields.getBigUint64(0, true) }
+  const hasHardwarePart = ofHardware?.some(byte => byte !== 0) ?? false
+  return { packets, bytes: fields.getBigUint64(0, true), hasHardwarePart }
 }
 
 /** A view of a payload of at least `size` bytes. */

@@ -189,7 +189,7 @@ describe('recorded from a 6.12 kernel', () => {
     group: 1,
     truncate: 128,
     cookie,
-    stats: { packets: 7n, bytes: 896n },
+    stats: { packets: 7n, bytes: 896n, hasHardwarePart: false },
   }
 
   test('filters: our own in full, of the others the place', () => {
@@ -279,7 +279,7 @@ describe('actions of other shapes', () => {
       group: 0,
       truncate: 0,
       cookie: new Uint8Array(0),
-      stats: { packets: 0n, bytes: 0n },
+      stats: { packets: 0n, bytes: 0n, hasHardwarePart: false },
     })
   })
 
@@ -293,11 +293,13 @@ describe('actions of other shapes', () => {
         stats
           .bytes(1, new Uint8Array(basic.buffer))
           .u64(8, (1n << 32n) + 5n)
+          .bytes(7, Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0))
           .u64(8, 3n),
     )
     assert.deepEqual(readFilter(message(bytes)).sample!.stats, {
       packets: (1n << 32n) + 5n,
       bytes: 1n << 50n,
+      hasHardwarePart: true,
     })
   })
 })
