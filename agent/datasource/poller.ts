@@ -148,7 +148,10 @@ export class Poller {
     this.#sleep()
   }
 
-  /** Nothing is sent any more; readers under way are left to end. May be called twice. */
+  /**
+   * Nothing is sent or counted any more; readers under way are left to end, and do not keep the process. May be called
+   * twice.
+   */
   stop(): void {
     this.#isRunning = false
     this.#wakeMs = Number.POSITIVE_INFINITY
@@ -310,17 +313,18 @@ export class Poller {
     const startMs = this.#now()
     return new Promise(resolve => {
       const fail = (loss: Loss, error: Error) => {
+        resolve(undefined)
+        if (!this.#isRunning) return
         loss.count++
         totals.lastError = error.message
-        resolve(undefined)
         this.#onFailure?.({ sourceType: source.type, sourceIndex: source.index, reader: totals.name, error })
       }
       let isLate = false
       const timer = setTimeout(() => {
         isLate = true
-        totals.timeouts++
+        if (this.#isRunning) totals.timeouts++
         fail(this.#timedOut, new Error(`no answer within ${timeoutMs} ms`))
-      }, timeoutMs)
+      }, timeoutMs).unref()
       const answered = () => {
         clearTimeout(timer)
         asked.isPending = false
@@ -336,7 +340,7 @@ export class Poller {
         },
         error => {
           answered()
-          totals.errors++
+          if (this.#isRunning) totals.errors++
           if (!isLate) fail(this.#failed, error)
         },
       )

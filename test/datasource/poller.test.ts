@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import type { CounterReader } from '../../agent/counters/reader.ts'
-import { Poller, type PollFailure } from '../../agent/datasource/poller.ts'
+import { Poller, type PollFailure, type ReaderStatus } from '../../agent/datasource/poller.ts'
 import { Ledger } from '../../agent/health/ledger.ts'
 import { hostNetIo } from '../../agent/wire/sflow/counters/host.ts'
 import { portName } from '../../agent/wire/sflow/counters/interface.ts'
@@ -82,6 +82,49 @@ test('a source is polled at once, then once in each interval, numbered from 1', 
   assert.equal(sent[2]!.atMs - sent[1]!.atMs, INTERVAL_MS)
   assert.deepEqual(sent[0]!.records, [{ record: portName, value: { name: 'eth0' } }])
   assert.deepEqual(losses(), { failed: 0, timeout: 0, hanging: 0, missed: 0 })
+})
+
+test('readers under way at the stop: not counted, told of, or waited for', async t => {
+  const { poller, sent, failures, advance, losses } = bench(t, { timeoutMs: 500 })
+  let refuse: (error: Error) => void = () => {}
+  const refused = new Promise<undefined>((_, reject) => {
+    refuse = reject
+  })
+  const hanging = { record: portName, read: () => new Promise<undefined>(() => {}) }
+  poller.add({ type: 0, index: 1, intervalMs: INTERVAL_MS, readers: [hanging] })
+  poller.add({
+    type: 0,
+    index: 2,
+    intervalMs: INTERVAL_MS,
+    readers: [{ record: portName, read: () => refused }],
+  })
+  poller.start()
+  await advance(100)
+  assert.equal(poller.status()[0]!.pending, 2)
+  poller.stop()
+  refuse(new Error('closed'))
+  await advance(1000)
+  assert.deepEqual({ sent, failures }, { sent: [], failures: [] })
+  assert.deepEqual(losses(), { failed: 0, timeout: 0, hanging: 0, missed: 0 })
+  const [{ errors, timeouts, lastError }] = poller.status() as [ReaderStatus]
+  assert.deepEqual({ errors, timeouts, lastError }, { errors: 0, timeouts: 0, lastError: undefined })
+})
+
+test('a reader that hangs does not keep the process after the stop', async () => {
+  const timers = () => process.getActiveResourcesInfo().filter(kind => kind === 'Timeout').length
+  const before = timers()
+  const poller = new Poller({ ledger: new Ledger(), sink: () => 1 })
+  const asked = new Promise<void>(resolve => {
+    const read = () => {
+      resolve()
+      return new Promise<undefined>(() => {})
+    }
+    poller.add({ type: 0, index: 1, intervalMs: INTERVAL_MS, readers: [{ record: portName, read }] })
+  })
+  poller.start()
+  await asked
+  poller.stop()
+  assert.equal(timers(), before)
 })
 
 test('a hundred new sources are all polled within a second', async t => {
