@@ -16,21 +16,51 @@ export interface IfCountersSources {
   readonly ethernet: () => Promise<EthernetStats | undefined>
 }
 
+/** A driver that asks its firmware takes some milliseconds for an answer. */
+const PATIENCE_MS = 300
+
+/**
+ * The structure does not depend on what the MAC counts. When that is not told, or not soon, the last answer stands for
+ * it, so that what it counts comes with a later reading. When even the first reading has none, the structure goes
+ * without for good: a counter is known in all readings or in none.
+ */
 export function ifCountersReader(sources: IfCountersSources): CounterReader<typeof ifCounters> {
   let last: Unicast | undefined
+  let mac: EthernetMacStats = {}
+  let asksMac = true
   return {
     record: ifCounters,
     async read() {
       // First the multicasts, then all packets: the difference then errs towards too many.
-      const ethernet = await sources.ethernet()
+      if (asksMac) {
+        const answer = await within(PATIENCE_MS, macOf(sources.ethernet()))
+        asksMac = answer !== undefined || last !== undefined
+        mac = answer ?? mac
+      }
       const link = (await sources.stats())?.link64
       const port = sources.port()
       if (link === undefined || port === undefined) return undefined
-      const mac = ethernet?.mac ?? {}
       last = neverBack(unicastOf(link, mac), last)
       return ifCountersOf(port, link, mac, last)
     },
   }
+}
+
+/** Empty when it counts nothing. */
+async function macOf(ethernet: Promise<EthernetStats | undefined>): Promise<EthernetMacStats> {
+  return (await ethernet)?.mac ?? {}
+}
+
+/** The answer; undefined when the question fails, or is still under way after that time. */
+function within<T>(ms: number, question: Promise<T>): Promise<T | undefined> {
+  return new Promise(resolve => {
+    const timer = setTimeout(resolve, ms, undefined).unref()
+    const end = (answer: T | undefined) => {
+      clearTimeout(timer)
+      resolve(answer)
+    }
+    question.then(end, () => end(undefined))
+  })
 }
 
 /** Unicast packets are what is left of all packets. */

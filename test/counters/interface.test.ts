@@ -2,15 +2,23 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { describe, type TestContext, test } from 'node:test'
 import { ethernetCountersOf } from '../../agent/counters/ethernet-counters.ts'
-import { ifCountersOf, ifCountersReader, neverBack, unicastOf } from '../../agent/counters/if-counters.ts'
+import {
+  type IfCountersSources,
+  ifCountersOf,
+  ifCountersReader,
+  neverBack,
+  unicastOf,
+} from '../../agent/counters/if-counters.ts'
 import { interfaceReaders } from '../../agent/counters/interface-readers.ts'
 import { InterfaceStatistics } from '../../agent/counters/interface-statistics.ts'
 import { lagPortOf } from '../../agent/counters/lag-port.ts'
 import { createLogger } from '../../agent/health/log.ts'
 import { type Interface, Interfaces } from '../../agent/interfaces.ts'
+import { NetlinkError } from '../../agent/kernel/netlink-socket.ts'
+import type { EthernetStats } from '../../agent/wire/netlink/ethtool.ts'
 import type { Link } from '../../agent/wire/netlink/rt-link.ts'
-import type { LinkStats64 } from '../../agent/wire/netlink/rt-stats.ts'
-import type { IfCounters } from '../../agent/wire/sflow/counters/interface.ts'
+import type { InterfaceStats, LinkStats64 } from '../../agent/wire/netlink/rt-stats.ts'
+import type { EthernetCounters, IfCounters } from '../../agent/wire/sflow/counters/interface.ts'
 import { UNKNOWN32 } from '../../agent/wire/struct.ts'
 
 /** Counters that are all different, two of them past 32 bits. */
@@ -154,9 +162,57 @@ describe('if_counters', () => {
     assert.equal(await ifCountersReader(sources).read(), undefined)
   })
 
-  test('no record, rather than one with other unknowns, when the driver does not answer this time', async () => {
-    const ethernet = () => Promise.reject(new Error('no answer'))
-    await assert.rejects(ifCountersReader({ ...sources, ethernet }).read(), /no answer/)
+  const mac = {
+    multicastFramesReceivedOk: 0x20n,
+    broadcastFramesReceivedOk: 0x30n,
+    multicastFramesTransmittedOk: 400n,
+    broadcastFramesTransmittedOk: 500n,
+  }
+  const answer = async () => ({ ifIndex: PORT.ifIndex, mac, phy: {} })
+  const failure = () => Promise.reject(new NetlinkError(5, 'read the Ethernet statistics'))
+
+  /** A reader of the fields that depend on the MAC, whose answers come one after the other. */
+  function macFields(...answers: IfCountersSources['ethernet'][]) {
+    const ethernet = () => answers.shift()!()
+    const reader = ifCountersReader({
+      ...sources,
+      stats: async () => ({ link64: STATS }) as InterfaceStats,
+      ethernet,
+    })
+    return async () => {
+      const counters = (await reader.read())!
+      const { ifInUcastPkts, ifInMulticastPkts, ifInBroadcastPkts, ifOutMulticastPkts } = counters
+      return [ifInUcastPkts, ifInMulticastPkts, ifInBroadcastPkts, ifOutMulticastPkts]
+    }
+  }
+  const KNOWN = [0xb0, 0x20, 0x30, 400]
+  const WITHOUT = [0xf0, 0x10, UNKNOWN32, UNKNOWN32]
+
+  test('the last answer of the MAC stands for one that fails', async () => {
+    const read = macFields(answer, failure, answer)
+    for (let reading = 1; reading <= 3; reading++) assert.deepEqual(await read(), KNOWN, `reading ${reading}`)
+  })
+
+  test('a MAC that fails at the first reading is not known in any', async () => {
+    const read = macFields(failure, answer)
+    for (let reading = 1; reading <= 2; reading++)
+      assert.deepEqual(await read(), WITHOUT, `reading ${reading}`)
+  })
+
+  test('a driver that is slow costs its own ethernet_counters only', async t => {
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+    let end: (stats: EthernetStats) => void = () => {}
+    const statistics = {
+      stats: async () => ({ link64: STATS }),
+      ethernet: () => new Promise<EthernetStats>(resolve => (end = resolve)),
+    } as unknown as InterfaceStatistics
+    const [interfaceReader, ethernetReader] = interfaceReaders(PORT.ifIndex, () => PORT, statistics)
+    const counters = interfaceReader!.read()
+    const late = ethernetReader!.read()
+    t.mock.timers.tick(300)
+    assert.equal(((await counters) as IfCounters).ifInMulticastPkts, 0x10)
+    end({ ...(await answer()), phy: { symbolErrorsDuringCarrier: 12n } })
+    assert.equal(((await late) as EthernetCounters).dot3StatsSymbolErrors, 12)
   })
 })
 
