@@ -42,6 +42,8 @@ const HOUSEKEEPING_MS = 1000
 const MOST_RATE = 2 ** 32 - 1
 /** Changes of interfaces come in bursts; samplers and the agent address follow after this time. */
 const SETTLE_MS = 50
+/** An agent address that no interface has any more is kept for this time. */
+const ADDRESS_HOLD_MS = 5000
 
 export class Agent {
   readonly ledger = new Ledger()
@@ -71,6 +73,10 @@ export class Agent {
   readonly #previousAddress: string | undefined
   /** The interface that has the address. */
   #addressDevice: string | undefined
+  #hasElected = false
+  /** Since when no interface has the agent address, and when to look again. */
+  #missingSince: number | undefined
+  #missing: NodeJS.Timeout | undefined
   #forwards = false
   #housekeeping: NodeJS.Timeout | undefined
   #settling: NodeJS.Timeout | undefined
@@ -192,6 +198,7 @@ export class Agent {
     await this.#changes
     clearInterval(this.#housekeeping)
     clearTimeout(this.#settling)
+    clearTimeout(this.#missing)
     this.#poller.stop()
     await this.#stopTc()
     await this.#attempt('dropmon', () => this.#drops.stop())
@@ -299,14 +306,22 @@ export class Agent {
   }
 
   #electAddress(): void {
+    const addresses = this.#interfaces.localAddresses()
     const { chosen, note } = chooseAgentAddress(
-      this.#interfaces.localAddresses(),
+      addresses,
       this.#config.agent,
       this.#address ?? this.#previousAddress,
     )
-    this.#addressDevice = chosen?.interfaceName
     const before = this.#address
-    if (chosen?.address === before) return
+    if (chosen?.address === before && this.#hasElected) {
+      this.#keepAddress(chosen?.interfaceName)
+      return
+    }
+    // An address that is gone is often back in a moment (DHCP, a flap): to collectors it is who we are.
+    const isGone = !addresses.some(({ address }) => address === before)
+    if (before !== undefined && isGone && !this.#isOverdue()) return
+    this.#keepAddress(chosen?.interfaceName)
+    this.#hasElected = true
     this.#address = chosen?.address
     if (chosen === undefined) this.#exporter.changeAgentAddress(undefined)
     if (note !== undefined) this.#log.warn(note)
@@ -319,6 +334,26 @@ export class Agent {
     if (before === undefined) this.#log.info(facts, `agent address ${chosen.address}`)
     else this.#log.warn(facts, `agent address ${chosen.address}, no longer ${before}`)
     this.#exporter.changeAgentAddress(parseIp4(chosen.address) ?? parseIp6(chosen.address)!)
+  }
+
+  /** The agent address is one that the host has. */
+  #keepAddress(device: string | undefined): void {
+    this.#addressDevice = device
+    clearTimeout(this.#missing)
+    this.#missing = undefined
+    this.#missingSince = undefined
+  }
+
+  /** Whether the agent address has been missing for long enough to take another; looks again when it will have been. */
+  #isOverdue(): boolean {
+    this.#missingSince ??= performance.now()
+    const left = this.#missingSince + ADDRESS_HOLD_MS - performance.now()
+    if (left <= 0) return true
+    this.#missing ??= setTimeout(() => {
+      this.#missing = undefined
+      this.#electAddress()
+    }, left)
+    return false
   }
 
   /** A batch of samples has been written: full datagrams go out, the open one waits for more. */

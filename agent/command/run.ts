@@ -10,6 +10,7 @@ import { PID_FILE, removePidFile, writePidFile } from './pid-file.ts'
 
 /** By then every part has run once, and the code that is hot has been compiled. */
 const SETTLED_MS = 10_000
+const LINGER_MS = 200
 
 /** How often the settings in force are compared with the file that tells them. */
 const AUTO_FILE_MS = 1000
@@ -90,6 +91,8 @@ async function run(options: RunOptions): Promise<void> {
     await agent.stop()
     auto?.close()
     if (pidFile !== undefined) removePidFile(pidFile)
+    // Nothing is left to do; a look-up that the system's resolver still waits for must not hold the process.
+    setTimeout(() => process.exit(), LINGER_MS).unref()
   }
 }
 

@@ -178,6 +178,7 @@ export function withDiscovered(
     psample: undefined,
     tc: undefined,
     pcap: [],
+    dropmon: undefined,
   }
   if (discovered === undefined || discovered.targets.length === 0) return idle
   const collectors = discovered.targets

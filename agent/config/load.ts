@@ -3,7 +3,6 @@
 import { constants, existsSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { isIPv6 } from 'node:net'
-import { text as textOf } from 'node:stream/consumers'
 import type { CollectorConfig, Config, DropmonConfig, ExternalConfig, PcapConfig } from './config.ts'
 import { type Parsed, parse } from './parse.ts'
 import { byPlace, type Problem } from './problem.ts'
@@ -49,9 +48,23 @@ export async function loadConfigFile(file?: string): Promise<Loaded & { file: st
       `no configuration: neither ${DEFAULT_FILES.join(' nor ')} exists; name a file with -f FILE`,
     )
   }
-  const text = path === '-' ? await textOf(process.stdin) : await readText(path)
+  const text = path === '-' ? await readBounded(process.stdin, 'standard input') : await readText(path)
   const name = path === '-' ? '<stdin>' : path
   return { ...loadConfig(text, name), file: name, text }
+}
+
+/** All text of a stream; devices and pipes do not tell beforehand how much that is. */
+async function readBounded(stream: AsyncIterable<Buffer | string>, name: string): Promise<string> {
+  const pieces: Buffer[] = []
+  let bytes = 0
+  for await (const piece of stream) {
+    pieces.push(Buffer.from(piece))
+    bytes += piece.length
+    if (bytes > MAX_FILE_BYTES) {
+      throw new ConfigFileError(`${name} has more than ${MAX_FILE_BYTES} bytes; no configuration has`)
+    }
+  }
+  return Buffer.concat(pieces).toString('utf8')
 }
 
 async function readText(path: string): Promise<string> {
@@ -66,7 +79,7 @@ async function readText(path: string): Promise<string> {
         `${path} has ${stat.size} bytes; a configuration has at most ${MAX_FILE_BYTES}`,
       )
     }
-    return await handle.readFile('utf8')
+    return await readBounded(handle.createReadStream({ autoClose: false }), path)
   } catch (error) {
     if (error instanceof ConfigFileError) throw error
     const { code } = error as NodeJS.ErrnoException

@@ -1,4 +1,4 @@
-/** Which sampling rate holds for an interface or an application, and which rule of the file said so. */
+/** Which sampling rate holds for an interface, and which rule of the file said so. */
 
 import type { Config } from './config.ts'
 
@@ -10,7 +10,7 @@ export interface EffectiveRate {
 }
 
 /** The parts of a Config that decide rates. */
-export type RateRules = Pick<Config, 'sampling' | 'polling' | 'lines'>
+export type RateRules = Pick<Config, 'sampling' | 'lines'>
 
 /** Rates by speed never ask for more than one packet in this many, unless the file does. */
 const LEAST_RATE_BY_SPEED = 100
@@ -64,38 +64,6 @@ export function speedName(bitsPerSecond: number): string {
     if (bitsPerSecond >= 10 ** digits) return `${Math.floor(bitsPerSecond / 10 ** digits)}${letter}`
   }
   return String(Math.floor(bitsPerSecond))
-}
-
-/**
- * The sampling rate of an application: the longest `sampling.app.<name>` that is its name, or the start of it up
- * to a dot; else `sampling`.
- */
-export function applicationRate(config: RateRules, application: string): EffectiveRate {
-  return deepest(config, 'sampling', config.sampling.byApplication, config.sampling.rate, application)
-}
-
-/** The polling interval of an application in seconds, found in the same way. */
-export function applicationPolling(
-  config: RateRules,
-  application: string,
-): { seconds: number; rule: string } {
-  const { byApplication, seconds } = config.polling
-  const { rate, rule } = deepest(config, 'polling', byApplication, seconds, application)
-  return { seconds: rate, rule }
-}
-
-function deepest(
-  config: RateRules,
-  key: 'sampling' | 'polling',
-  named: ReadonlyMap<string, number>,
-  otherwise: number,
-  application: string,
-): EffectiveRate {
-  for (let name = application; name !== ''; name = name.slice(0, Math.max(0, name.lastIndexOf('.')))) {
-    const rate = named.get(name)
-    if (rate !== undefined) return { rate, rule: rule(config, `${key}.app.${name}`, rate) }
-  }
-  return { rate: otherwise, rule: rule(config, key, otherwise) }
 }
 
 function rule(config: RateRules, name: string, value: number): string {

@@ -83,6 +83,9 @@ async function bind(type: 'udp4' | 'udp6', port: number, address?: string): Prom
   return socket
 }
 
+/** A datagram has at most 65,507 bytes; written in hexadecimal, with spaces and comments, it stays below this. */
+const MOST_BYTES_OF_ONE = 1 << 20
+
 /** Datagrams in a file. Fails with an error of the system when it cannot be read. */
 export function fromFile(path: string, port: number, signal: AbortSignal): Input {
   return fromStream(createReadStream(path), path, port, signal)
@@ -103,7 +106,10 @@ export async function* fromStream(stream: Readable, name: string, port: number, 
       let bytes = piece
       if (capture === undefined) {
         begin = Buffer.concat([begin, piece])
-        if (!isPcap(begin)) continue
+        if (!isPcap(begin)) {
+          if (begin.length <= MOST_BYTES_OF_ONE) continue
+          throw new Error(`${name}: neither a capture nor one datagram: over ${MOST_BYTES_OF_ONE} bytes`)
+        }
         capture = new PcapReader(port)
         bytes = begin
       }

@@ -25,7 +25,6 @@ import {
 } from './native.ts'
 
 export const NETLINK_ROUTE = 0
-export const NETLINK_NETFILTER = 12
 export const NETLINK_GENERIC = 16
 
 const AF_NETLINK = 16

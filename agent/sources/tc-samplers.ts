@@ -280,11 +280,6 @@ export class TcSamplers {
     })
   }
 
-  /** The PSAMPLE group that the samples of this interface and direction come with; undefined without a sampler. */
-  groupFor(ifIndex: number, direction: Direction): number | undefined {
-    return this.#samplers.get(samplerKey(ifIndex, direction))?.target.group
-  }
-
   /** The interface that has this PSAMPLE group for itself. */
   readonly portOfGroup = (group: number): SampledPort | undefined => this.#portOfGroup.get(group)
 

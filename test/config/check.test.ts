@@ -72,3 +72,12 @@ test('weir check: no such file', () => {
     stderr: 'weir check: cannot read /nonexistent/weir.conf: it does not exist\n',
   })
 })
+
+test('weir check: more than a configuration can be, from a pipe or a device', () => {
+  const big = check(['-f', '-'], '#'.repeat((1 << 20) + 1))
+  assert.equal(big.status, 1)
+  assert.match(big.stderr, /standard input has more than 1048576 bytes; no configuration has/)
+  const endless = check(['-f', '/dev/zero'])
+  assert.equal(endless.status, 1)
+  assert.match(endless.stderr, /\/dev\/zero has more than 1048576 bytes/)
+})

@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { type Explanation, effectsOf, explain, formatExplanation } from '../../agent/command/explain.ts'
 import { formatDifference } from '../../agent/config/differences.ts'
 import { loadConfig } from '../../agent/config/load.ts'
-import type { Interface } from '../../agent/interfaces.ts'
+import { port } from '../support/port.ts'
 
 function configOf(settings: string) {
   const { config, problems } = loadConfig(
@@ -14,35 +14,6 @@ function configOf(settings: string) {
   )
   assert.ok(config, JSON.stringify(problems))
   return config
-}
-
-function port(ifIndex: number, name: string, more: Partial<Interface> = {}): Interface {
-  return {
-    ifIndex,
-    name,
-    alias: undefined,
-    mac: undefined,
-    ifType: 6,
-    hardwareType: 1,
-    kind: undefined,
-    adminUp: true,
-    operUp: true,
-    speedBitsPerSecond: 10e9,
-    duplex: undefined,
-    mtu: 1500,
-    promiscuous: false,
-    loopback: false,
-    masterIfIndex: undefined,
-    masterKind: undefined,
-    linkIfIndex: undefined,
-    linkNetnsId: undefined,
-    vlanId: undefined,
-    switchId: undefined,
-    physicalPortName: undefined,
-    parentDevice: undefined,
-    addresses: [],
-    ...more,
-  }
 }
 
 const ports = new Map(

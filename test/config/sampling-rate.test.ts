@@ -1,12 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { loadConfig } from '../../agent/config/load.ts'
-import {
-  applicationPolling,
-  applicationRate,
-  effectiveRate,
-  speedName,
-} from '../../agent/config/sampling-rate.ts'
+import { effectiveRate, speedName } from '../../agent/config/sampling-rate.ts'
 
 function configOf(settings: string) {
   const { config, problems } = loadConfig(
@@ -100,27 +95,4 @@ test('names of speeds', () => {
     [1.6e12, '1T'],
   ]
   for (const [speed, name] of names) assert.equal(speedName(speed), name)
-})
-
-test('the longest name that covers an application decides', () => {
-  const config = configOf(
-    'sampling=50\nsampling.app.web=10\nsampling.app.web.shop=20\npolling=5\npolling.app.web.shop=7',
-  )
-  const rows: [application: string, rate: number, rule: string][] = [
-    ['web', 10, 'sampling.app.web = 10 (line 3)'],
-    ['web.shop', 20, 'sampling.app.web.shop = 20 (line 4)'],
-    ['web.shop.cart', 20, 'sampling.app.web.shop = 20 (line 4)'],
-    ['web.shopping', 10, 'sampling.app.web = 10 (line 3)'],
-    ['website', 50, 'sampling = 50 (line 2)'],
-    ['Web', 50, 'sampling = 50 (line 2)'],
-    ['', 50, 'sampling = 50 (line 2)'],
-  ]
-  for (const [application, rate, rule] of rows) {
-    assert.deepEqual(applicationRate(config, application), { rate, rule }, application)
-  }
-  assert.deepEqual(applicationPolling(config, 'web.shop.cart'), {
-    seconds: 7,
-    rule: 'polling.app.web.shop = 7 (line 6)',
-  })
-  assert.deepEqual(applicationPolling(config, 'web'), { seconds: 5, rule: 'polling = 5 (line 5)' })
 })

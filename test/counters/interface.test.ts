@@ -20,6 +20,7 @@ import type { Link } from '../../agent/wire/netlink/rt-link.ts'
 import type { InterfaceStats, LinkStats64 } from '../../agent/wire/netlink/rt-stats.ts'
 import type { EthernetCounters, IfCounters } from '../../agent/wire/sflow/counters/interface.ts'
 import { UNKNOWN32 } from '../../agent/wire/struct.ts'
+import { port } from '../support/port.ts'
 
 /** Counters that are all different, two of them past 32 bits. */
 const STATS: LinkStats64 = {
@@ -50,31 +51,7 @@ const STATS: LinkStats64 = {
   rxOtherHostDropped: 24n,
 }
 
-const PORT: Interface = {
-  ifIndex: 70_000,
-  name: 'swp1',
-  alias: undefined,
-  mac: '02:00:00:00:00:01',
-  ifType: 6,
-  hardwareType: 1,
-  kind: undefined,
-  adminUp: true,
-  operUp: true,
-  speedBitsPerSecond: 400_000_000_000,
-  duplex: 'full',
-  mtu: 9000,
-  promiscuous: true,
-  loopback: false,
-  masterIfIndex: undefined,
-  masterKind: undefined,
-  linkIfIndex: undefined,
-  linkNetnsId: undefined,
-  vlanId: undefined,
-  switchId: undefined,
-  physicalPortName: undefined,
-  parentDevice: undefined,
-  addresses: [],
-}
+const PORT = port(70_000, 'swp1', { speedBitsPerSecond: 400e9, promiscuous: true })
 
 describe('if_counters', () => {
   test('each field has its counter, cut to its width and no further', () => {

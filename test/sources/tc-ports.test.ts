@@ -2,36 +2,13 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { Interface } from '../../agent/interfaces.ts'
 import { selectPorts, wantedSamplers } from '../../agent/sources/tc-ports.ts'
+import { port as portOf } from '../support/port.ts'
 
 let nextIndex = 1
 
+/** An interface with an ifIndex of its own. */
 function port(name: string, values: Partial<Interface> = {}): Interface {
-  return {
-    ifIndex: nextIndex++,
-    name,
-    alias: undefined,
-    mac: undefined,
-    ifType: 6,
-    hardwareType: 1,
-    kind: undefined,
-    adminUp: true,
-    operUp: true,
-    speedBitsPerSecond: 10_000_000_000,
-    duplex: 'full',
-    mtu: 1500,
-    promiscuous: false,
-    loopback: false,
-    masterIfIndex: undefined,
-    masterKind: undefined,
-    linkIfIndex: undefined,
-    linkNetnsId: undefined,
-    vlanId: undefined,
-    switchId: undefined,
-    physicalPortName: undefined,
-    parentDevice: undefined,
-    addresses: [],
-    ...values,
-  }
+  return portOf(nextIndex++, name, values)
 }
 
 const upper = (name: string, kind: string, parent: Interface) =>

@@ -25,15 +25,12 @@ export const IFA_FLAG = {
   permanent: 0x80,
 } as const
 
-/** Scopes of an address (rtnetlink.h): smaller reaches farther. */
-export const ADDRESS_SCOPE = { universe: 0, site: 200, link: 253, host: 254 } as const
-
 export interface InterfaceAddress {
   readonly ifIndex: number
   /** The interface's own address as text; on a point-to-point link not the peer's. */
   readonly address: string
   readonly prefixLength: number
-  /** One of ADDRESS_SCOPE or between. */
+  /** RT_SCOPE_… of rtnetlink.h: 0 universe, 200 site, 253 link, 254 host, or between; smaller reaches farther. */
   readonly scope: number
   /** Bits of IFA_FLAG. */
   readonly flags: number

@@ -5,7 +5,7 @@
  *     if_stats_msg  family u8 · pad u8 · pad u16 · ifindex u32 · filter_mask u32
  */
 import { ATTRIBUTE_HEADER, type Attributes, NetlinkFormatError } from './attributes.ts'
-import { FLAG, MESSAGE_HEADER, type Message, MessageBuilder } from './message.ts'
+import { MESSAGE_HEADER, type Message, MessageBuilder } from './message.ts'
 import { attributesAfter, RTM } from './rt.ts'
 
 const STATS_HEADER = 12
@@ -89,21 +89,12 @@ export type StatsWanted = readonly (keyof typeof STATS)[]
 
 /** Request for the statistics of one interface; the reply is an RTM_NEWSTATS. */
 export function getStats(ifIndex: number, wanted: StatsWanted): Uint8Array<ArrayBuffer> {
-  return statsRequest(0, ifIndex, wanted)
-}
-
-/** The same of every interface of the namespace, as a dump. */
-export function dumpStats(wanted: StatsWanted): Uint8Array<ArrayBuffer> {
-  return statsRequest(FLAG.dump, 0, wanted)
-}
-
-function statsRequest(flags: number, ifIndex: number, wanted: StatsWanted): Uint8Array<ArrayBuffer> {
   const header = new DataView(new ArrayBuffer(STATS_HEADER))
   header.setUint32(4, ifIndex, true)
   let mask = 0
   for (const name of wanted) mask |= 1 << (STATS[name] - 1)
   header.setUint32(8, mask, true)
-  return new MessageBuilder(RTM.getStats, flags, new Uint8Array(header.buffer)).build()
+  return new MessageBuilder(RTM.getStats, 0, new Uint8Array(header.buffer)).build()
 }
 
 /** Reads an RTM_NEWSTATS. */
