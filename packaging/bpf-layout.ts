@@ -4,7 +4,7 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { elfSection, readStructs } from '../agent/wire/bpf/btf.ts'
+import { readBtfStruct } from '../agent/wire/btf.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const OBJECT = join(ROOT, 'build/bpf/sample.bpf.o')
@@ -14,15 +14,14 @@ const STRUCTS = ['packet_event', 'port_rates', 'sampler_state', 'port_state', 's
 export function layoutSource(): string {
   const section = elfSection(readFileSync(OBJECT), '.BTF')
   if (section === undefined) throw new Error(`${OBJECT} has no type information`)
-  const structs = readStructs(section)
   const lines = [
     '/** Made by packaging/bpf-layout.ts from bpf/events.h: bytes of each structure and byte offsets of its members. */',
   ]
   for (const name of STRUCTS) {
-    const struct = structs.get(name)
+    const struct = readBtfStruct(section, name)
     if (struct === undefined) throw new Error(`${OBJECT} does not use struct ${name}`)
     lines.push('', `export const ${name.toUpperCase()} = {`, `  bytes: ${struct.bytes},`)
-    for (const { name: member, byteOffset } of struct.members) {
+    for (const [member, byteOffset] of struct.members) {
       const words = member.split('_')
       const key = words.map((word, i) => (i === 0 ? word : word[0]!.toUpperCase() + word.slice(1))).join('')
       lines.push(`  ${key}: ${byteOffset},`)
@@ -30,6 +29,27 @@ export function layoutSource(): string {
     lines.push('} as const')
   }
   return `${lines.join('\n')}\n`
+}
+
+/** A section of an ELF file (64 bit, little endian); undefined when there is none of that name. */
+function elfSection(file: Uint8Array, name: string): Uint8Array | undefined {
+  const SECTION_BYTES = 64
+  const view = new DataView(file.buffer, file.byteOffset, file.byteLength)
+  if (view.getUint32(0, false) !== 0x7f454c46) throw new Error('not an ELF file')
+  const table = Number(view.getBigUint64(0x28, true))
+  const count = view.getUint16(0x3c, true)
+  const content = (index: number) => {
+    const at = table + index * SECTION_BYTES
+    const offset = Number(view.getBigUint64(at + 24, true))
+    return file.subarray(offset, offset + Number(view.getBigUint64(at + 32, true)))
+  }
+  const names = content(view.getUint16(0x3e, true))
+  for (let i = 0; i < count; i++) {
+    const start = view.getUint32(table + i * SECTION_BYTES, true)
+    const text = new TextDecoder().decode(names.subarray(start, names.indexOf(0, start)))
+    if (text === name) return content(i)
+  }
+  return undefined
 }
 
 if (import.meta.main) writeFileSync(join(ROOT, 'agent/wire/bpf/layout.ts'), layoutSource())

@@ -1,6 +1,6 @@
 /**
- * Enumerations of the running kernel from its type information (BTF: Documentation/bpf/btf.rst, uapi/linux/btf.h).
- * Numbers of drop reasons differ between kernels, distributions and point releases: the names are what stays.
+ * Enumerations and structures from type information (BTF: Documentation/bpf/btf.rst, uapi/linux/btf.h), of the running
+ * kernel and of BPF objects. Numbers of drop reasons differ between kernels, distributions and point releases: the names are what stays.
  * Integers are little endian, as on every machine weir runs on.
  *
  *     header   magic u16 0xeb9f · version u8 · flags u8 · length u32 · then offset and length u32 each of the
@@ -12,7 +12,7 @@
 const MAGIC = 0xeb9f
 const LEAST_HEADER = 24
 const TYPE_BYTES = 12
-const KIND = { enum: 6, enum64: 19 } as const
+const KIND = { struct: 4, enum: 6, enum64: 19 } as const
 
 /** Bytes that each kind adds: once, and for each member. */
 const EXTRA: Readonly<Record<number, readonly [once: number, perMember: number]>> = {
@@ -63,41 +63,80 @@ export function readBtfEnum(
   const below = base === undefined ? undefined : sections(base)
   const baseStrings = below === undefined ? 0 : below.stringsEnd - below.strings
   const { view } = own
-
-  const text = (offset: number): Uint8Array => {
-    const isOwn = offset >= baseStrings
-    const [from, section] = isOwn ? [bytes, own] : [base!, below!]
-    const start = section.strings + (isOwn ? offset - baseStrings : offset)
-    const end = from.indexOf(0, start)
-    if (start >= section.stringsEnd || end < 0) throw new BtfError('string outside of its section', start)
-    return from.subarray(start, end)
-  }
+  const text = (offset: number) =>
+    offset >= baseStrings ? textAt(own, offset - baseStrings) : textAt(below!, offset)
 
   const wanted = new TextEncoder().encode(name)
-  for (let at = own.types; at < own.typesEnd; ) {
-    if (at + TYPE_BYTES > own.typesEnd) throw new BtfError('type cut short', at)
+  let values: Map<string, number> | undefined
+  eachType(own, (at, kind, end) => {
+    if (kind !== KIND.enum && kind !== KIND.enum64) return true
+    if (!isEqual(text(view.getUint32(at, true)), wanted)) return true
+    values = new Map()
+    const decoder = new TextDecoder()
+    for (let member = at + TYPE_BYTES; member < end; member += EXTRA[kind]![1]) {
+      // Of an enum64, the upper half is a third word: reasons need 32 bits.
+      values.set(decoder.decode(text(view.getUint32(member, true))), view.getUint32(member + 4, true))
+    }
+    return false
+  })
+  return values
+}
+
+export interface BtfStruct {
+  readonly bytes: number
+  /** Byte offset of each member, by name, in their order. */
+  readonly members: ReadonlyMap<string, number>
+}
+
+/** The first structure with this name; undefined when there is none. */
+export function readBtfStruct(bytes: Uint8Array, name: string): BtfStruct | undefined {
+  const own = sections(bytes)
+  const { view } = own
+  const wanted = new TextEncoder().encode(name)
+  let struct: BtfStruct | undefined
+  eachType(own, (at, kind, end) => {
+    if (kind !== KIND.struct || !isEqual(textAt(own, view.getUint32(at, true)), wanted)) return true
+    const members = new Map<string, number>()
+    const decoder = new TextDecoder()
+    // Of a structure with bit fields (flag in bit 31), the upper 8 bits of an offset are the member's size.
+    const mask = view.getUint32(at + 4, true) >>> 31 === 1 ? 0xff_ffff : 0xffff_ffff
+    for (let member = at + TYPE_BYTES; member < end; member += EXTRA[kind]![1]) {
+      const bits = (view.getUint32(member + 8, true) & mask) >>> 0
+      members.set(decoder.decode(textAt(own, view.getUint32(member, true))), Math.floor(bits / 8))
+    }
+    struct = { bytes: view.getUint32(at + 8, true), members }
+    return false
+  })
+  return struct
+}
+
+/** Calls `visit` with where each type begins, its kind and where it ends, as long as that says true. */
+function eachType(
+  { view, types, typesEnd }: Sections,
+  visit: (at: number, kind: number, end: number) => boolean,
+): void {
+  for (let at = types; at < typesEnd; ) {
+    if (at + TYPE_BYTES > typesEnd) throw new BtfError('type cut short', at)
     const info = view.getUint32(at + 4, true)
     const kind = (info >>> 24) & 0x1f
-    const members = info & 0xffff
     const extra = EXTRA[kind]
     if (extra === undefined) throw new BtfError(`type of unknown kind ${kind}`, at)
-    const end = at + TYPE_BYTES + extra[0] + extra[1] * members
-    if (end > own.typesEnd) throw new BtfError('type cut short', at)
-    if ((kind === KIND.enum || kind === KIND.enum64) && isEqual(text(view.getUint32(at, true)), wanted)) {
-      const values = new Map<string, number>()
-      const decoder = new TextDecoder()
-      for (let member = at + TYPE_BYTES; member < end; member += extra[1]) {
-        // Of an enum64, the upper half is a third word: reasons need 32 bits.
-        values.set(decoder.decode(text(view.getUint32(member, true))), view.getUint32(member + 4, true))
-      }
-      return values
-    }
+    const end = at + TYPE_BYTES + extra[0] + extra[1] * (info & 0xffff)
+    if (end > typesEnd) throw new BtfError('type cut short', at)
+    if (!visit(at, kind, end)) return
     at = end
   }
-  return undefined
+}
+
+function textAt({ bytes, strings, stringsEnd }: Sections, offset: number): Uint8Array {
+  const start = strings + offset
+  const end = bytes.indexOf(0, start)
+  if (start >= stringsEnd || end < 0) throw new BtfError('string outside of its section', start)
+  return bytes.subarray(start, end)
 }
 
 interface Sections {
+  readonly bytes: Uint8Array
   readonly view: DataView
   readonly types: number
   readonly typesEnd: number
@@ -118,7 +157,7 @@ function sections(bytes: Uint8Array): Sections {
   const stringsEnd = header + strings + stringsLength
   if (typesEnd > bytes.length) throw new BtfError('types reach past the end', 8)
   if (stringsEnd > bytes.length) throw new BtfError('strings reach past the end', 16)
-  return { view, types: header + types, typesEnd, strings: header + strings, stringsEnd }
+  return { bytes, view, types: header + types, typesEnd, strings: header + strings, stringsEnd }
 }
 
 function isEqual(a: Uint8Array, b: Uint8Array): boolean {

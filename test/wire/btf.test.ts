@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
-import { BtfError, readBtfEnum } from '../../agent/wire/btf.ts'
+import { BtfError, readBtfEnum, readBtfStruct } from '../../agent/wire/btf.ts'
 
 /** Type information with these types (32-bit words) and strings; `base` strings come before its own. */
 function btf(types: readonly number[], strings: string): Uint8Array {
@@ -53,6 +54,29 @@ describe('enumerations from type information', () => {
 
   test('one that is not there', () => {
     assert.equal(readBtfEnum(btf([...INT, ...ENUM], STRINGS), 'three'), undefined)
+  })
+
+  test('members of a structure, with bit fields and without', () => {
+    const plain = [1, kind(4, 2), 12, 5, 1, 0, 9, 1, 64]
+    const bitFields = [5, ((1 << 31) | kind(4, 2)) >>> 0, 4, 1, 1, 0x0300_0000, 9, 1, 0x0500_0010]
+    const bytes = btf([...INT, ...plain, ...bitFields], STRINGS)
+    const members = (name: string) => [...readBtfStruct(bytes, name)!.members]
+    assert.equal(readBtfStruct(bytes, 'int')!.bytes, 12)
+    assert.deepEqual(members('int'), [
+      ['one', 0],
+      ['two', 8],
+    ])
+    assert.deepEqual(members('one'), [
+      ['int', 0],
+      ['two', 2],
+    ])
+    assert.equal(readBtfStruct(bytes, 'two'), undefined)
+  })
+
+  test('a structure of the running kernel', () => {
+    // Part of the interface to user space (include/uapi/linux/bpf.h), so its members never move.
+    const members = readBtfStruct(readFileSync('/sys/kernel/btf/vmlinux'), '__sk_buff')!.members
+    assert.deepEqual([members.get('ifindex'), members.get('data')], [40, 76])
   })
 
   const bad: readonly [name: string, bytes: Uint8Array, offset: number][] = [
