@@ -49,6 +49,11 @@ interface RunOptions {
 }
 
 async function run(options: RunOptions): Promise<void> {
+  // From the first moment: without a handler SIGUSR1 opens Node.js's debugger, and SIGHUP ends the process.
+  let onStatus = () => {}
+  let onReload = () => {}
+  process.on('SIGUSR1', () => onStatus())
+  process.on('SIGHUP', () => onReload())
   const { config, problems, file, text } = await loadConfigFile(options.file)
   const lines = linesOf(text)
   for (const problem of problems) process.stderr.write(`${formatProblem(problem, file, lines)}\n`)
@@ -67,8 +72,8 @@ async function run(options: RunOptions): Promise<void> {
     process.once('SIGINT', () => resolve('SIGINT'))
   })
   let updating: NodeJS.Timeout | undefined
-  process.on('SIGUSR1', () => agent.logStatus())
-  process.on('SIGHUP', () => void live.reload())
+  onStatus = () => agent.logStatus()
+  onReload = () => void live.reload()
   try {
     await agent.start()
     live.start()

@@ -69,14 +69,15 @@ export class DemoReport {
     ])
     if (this.#delays.length > 0 || this.#depths.length > 0) {
       print('\nTransit delay and queue depth')
+      const rows: [string, readonly number[], (value: number) => string][] = [
+        ['transit delay', this.#delays, value => `${value / 1000} µs`],
+        ['queue depth', this.#depths, size],
+      ]
       table(print, [
         ['', '>samples', '>median', '>highest'],
-        [
-          'transit delay',
-          String(this.#delays.length),
-          ...spread(this.#delays, value => `${value / 1000} µs`),
-        ],
-        ['queue depth', String(this.#depths.length), ...spread(this.#depths, size)],
+        ...rows
+          .filter(([, values]) => values.length > 0)
+          .map(([name, values, text]) => [name, String(values.length), ...spread(values, text)]),
       ])
     }
     print('\nInterfaces, from the counters samples (difference between the first and the last)')
@@ -164,7 +165,6 @@ function table(print: (text: string) => void, rows: readonly (readonly string[])
 }
 
 function spread(values: readonly number[], text: (value: number) => string): string[] {
-  if (values.length === 0) return ['', '']
   const sorted = values.toSorted((a, b) => a - b)
   return [text(sorted[sorted.length >> 1]!), text(sorted.at(-1)!)]
 }

@@ -495,7 +495,8 @@ export class TcSamplers {
           continue
         }
         const changed = await this.#place(control, port, direction, parent, sampler?.target)
-        isRepaired ||= changed && isRepair
+        // Due for other wishes by now: the change may be for their sake.
+        isRepaired ||= changed && isRepair && this.#due.get(ifIndex) !== false
       } catch (error) {
         this.#refused(port, direction, sampler, error)
       }
@@ -508,6 +509,8 @@ export class TcSamplers {
         'sampler was removed or changed by others: repaired',
       )
     }
+    // Wishes that changed meanwhile may have left a sampler in the first direction: the next look ends it.
+    if (this.#due.has(ifIndex)) return
     if (DIRECTIONS.every(direction => !this.#samplers.has(samplerKey(ifIndex, direction)))) {
       await this.#removeHook(control, port, hook)
       this.#ports.delete(ifIndex)

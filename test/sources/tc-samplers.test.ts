@@ -394,6 +394,23 @@ describe('tc samplers', () => {
     assert.deepEqual(samplers.status(), [])
   })
 
+  test('a stop in the middle of a repair leaves nothing', async t => {
+    const { kernel, start } = setUp(t, 2)
+    const samplers = start()
+    await samplers.apply([wanted(2), wanted(2, { direction: 'egress', group: 2 })])
+    const { requests } = kernel
+    let stopped: Promise<void> | undefined
+    requests.push = (...added) => {
+      if (added.includes('newFilter 2')) stopped ??= samplers.stop()
+      return Array.prototype.push.apply(requests, added)
+    }
+    kernel.remove(filter => filter.parent === CLSACT_INGRESS)
+    await until('the repair', () => stopped !== undefined)
+    await stopped
+    assert.deepEqual(kernel.filters, [])
+    assert.deepEqual([...kernel.qdiscs], [])
+  })
+
   test('what the kernel shows is not what was asked for: said, not trusted', async t => {
     const { kernel, start } = setUp(t, 2)
     const samplers = start()
