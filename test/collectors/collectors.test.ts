@@ -114,7 +114,8 @@ function hasQueues(namespace: string, kind: 'packet' | 'udp'): boolean {
       ? / (\d+) +\d+ +\d+ *$/gm
       : new RegExp(`^ *\\d+: [0-9A-F]+:(?:${ports}) \\S+ \\S+ [0-9A-F]+:([0-9A-F]+) `, 'gm')
   const queues = [...tables.matchAll(queue)].map(match => Number.parseInt(match[1]!, 16))
-  assert.ok(queues.length > 0, `no ${kind} socket in ${namespace}`)
+  // Without a packet socket the agent samples by BPF: the ring buffer, which is not shown, holds many portions.
+  assert.ok(kind === 'packet' || queues.length > 0, `no ${kind} socket in ${namespace}`)
   return queues.some(bytes => bytes > 0)
 }
 
@@ -141,6 +142,7 @@ async function observe(
   }
 
   const before = linkCounts(host.namespace, 'eth0')
+  // Wireshark does not step over the content of flow records that it does not know: no queues, no depths.
   const agent = startAgent(
     t,
     lab,
@@ -150,6 +152,7 @@ async function observe(
     ${useIpv6Agent ? `agentIP = ${host.eth0.ipv6}` : ''}
     collector { ip = ${addresses[0]} udpport = ${SFACCTD_PORT} }
     collector { ip = ${addresses[1]} udpport = ${SFCAPD_PORT} }
+    ebpf { transit = off }
     pcap { dev = eth0 sampling = ${rate} }`,
   )
   await agent.line(/^eth0 is sampled/)
