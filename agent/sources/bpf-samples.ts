@@ -257,14 +257,18 @@ export class BpfSamples {
     })
   }
 
-  /** Brings pools and ledger up to date with the programs' counts; to be called every second or so. */
+  /**
+   * Brings pools and ledger up to date with the programs' counts; to be called every second or so. The samples of what
+   * was counted are delivered before it is told: a pool that had the packets first would then count them twice.
+   */
   poll(): void {
     this.#setClock()
-    for (const state of this.#ports.values()) {
-      const before = state.counts.packets
-      this.#count(state)
-      if (state.counts.packets > before)
-        this.#options.onCounted(state.port.ifIndex, state.counts.packets - before)
+    const before = [...this.#ports.values()].map(state => ({ state, packets: state.counts.packets }))
+    for (const { state } of before) this.#count(state)
+    this.#ring.drain()
+    for (const { state, packets } of before) {
+      const passed = state.counts.packets - packets
+      if (passed > 0) this.#options.onCounted(state.port.ifIndex, passed)
     }
   }
 

@@ -406,7 +406,7 @@ describe('collectors of others', { concurrency: 2 }, () => {
     const packets = 4000
     const rate = 10
     const observed = await observe(t, rate, packets, true)
-    const { lab, sfcapd, wire, flowSamples } = observed
+    const { lab, sfcapd, wire } = observed
     checkAgreement(observed, lab.host.eth0.ipv6)
     const total = 5 * packets
     // The number of samples is binomial; five standard deviations are left by chance once in 1.7 million runs.
@@ -425,6 +425,7 @@ describe('collectors of others', { concurrency: 2 }, () => {
       assert.ok(Math.abs(estimate - packets) <= bound(packets), `${flow}: ${estimate} of ${packets} packets`)
       assert.equal(octets / samples, expected[i]!.octets / packets, `frame length of ${flow}`)
     }
-    assert.equal(poolOf(wire[0]!), flowSamples * rate)
+    // Samples add their rate to the pool, until the kernel's own count is read.
+    assert.ok(Math.abs(poolOf(wire[0]!) - total) <= bound(total), `a pool of ${poolOf(wire[0]!)}`)
   })
 })

@@ -231,6 +231,14 @@ describe('counting', () => {
     }
   })
 
+  test('pools are told of packets when their samples have been delivered', async t => {
+    const { lab, driver } = await sampling(t, {})
+    const standstill = driver.call('blockAndPoll', 500)
+    send(lab.peer, [frame(lab, 60)], 1000)
+    assert.equal(await standstill, 0)
+    assert.deepEqual(Object.values(await driver.call('pools')), [1000])
+  })
+
   test('a full ring: chosen = delivered + lost, and the samples behind tell of it', async t => {
     const PACKETS = 30_000
     const { lab, driver, ifIndex } = await sampling(t, {})

@@ -17,6 +17,13 @@ const EXTRAS = {
   block: (milliseconds: number) => {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds)
   },
+  /** The same, and then poll() before anything else. Gives the samples that poll() told the pools of too early. */
+  blockAndPoll: (milliseconds: number) => {
+    EXTRAS.block(milliseconds)
+    tooEarly = 0
+    source!.poll()
+    return tooEarly
+  },
   /** Samples so far, lost samples that they told of, and how many had each value in their 15th octet. */
   tally: () => ({ delivered: source!.delivered, told, byOctet }),
   seen: () => seen,
@@ -118,6 +125,7 @@ const pools = new Map<number, number>()
 const seen: Seen[] = []
 const byOctet: number[] = []
 let told = 0
+let tooEarly = 0
 let source: BpfSamples | undefined
 
 function take(sample: PacketSample): void {
@@ -147,7 +155,10 @@ if (process.argv[1] === import.meta.filename) {
       transit: process.argv[4] === 'true',
       sink: take,
       onBatchEnd: () => {},
-      onCounted: (ifIndex, packets) => pools.set(ifIndex, (pools.get(ifIndex) ?? 0) + packets),
+      onCounted: (ifIndex, packets) => {
+        pools.set(ifIndex, (pools.get(ifIndex) ?? 0) + packets)
+        tooEarly += Math.max(pools.get(ifIndex)! - source!.delivered, 0)
+      },
     })
   })
   process.on('message', ({ id, method, args }: { id: number; method: Name; args: unknown[] }) => {
