@@ -9,6 +9,7 @@ import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { INTERNAL_INTERFACE } from '../../agent/sources/packet-sample.ts'
 import { BpfDriver, type DriverOptions, type Seen } from '../support/bpf-driver.ts'
+import { inGuest } from '../support/guest.ts'
 import { ip, type Lab, makeLab, RunningAgent, sendFlow, sendFrames, sink, until } from '../support/lab.ts'
 import { ip4Header } from '../support/packets.ts'
 
@@ -17,6 +18,8 @@ const BYTES = 1000
 const EXPERIMENTAL = 0x88b5
 const FAR_AWAY = '198.51.100.9'
 const MILLISECOND = 1_000_000
+/** What the machine may be busy with meanwhile; an emulated one is slow at everything. */
+const SLACK = (inGuest ? 3000 : 100) * MILLISECOND
 
 interface Scene {
   readonly lab: Lab
@@ -91,7 +94,7 @@ describe('a packet that is passed on', () => {
     for (const sample of await samples(driver, 3)) {
       const expected = { inputIfIndex: input, outputIfIndex: output, egressQueue: 0, queueDepthBytes: 0 }
       assert.deepEqual(found(sample), { ...expected, hasDelay: true })
-      assert.ok(sample.transitDelayNs > 0 && sample.transitDelayNs < 100 * MILLISECOND)
+      assert.ok(sample.transitDelayNs > 0 && sample.transitDelayNs < SLACK)
     }
   })
 
@@ -130,7 +133,7 @@ describe('a packet that is passed on', () => {
       const expected = queueDepthBytes * 1000
       // A part of the packet before may be on its way, and the machine has other things to do.
       assert.ok(
-        transitDelayNs > expected - 3 * MILLISECOND && transitDelayNs < expected + 60 * MILLISECOND,
+        transitDelayNs > expected - 3 * MILLISECOND && transitDelayNs < expected + SLACK,
         `${queueDepthBytes} bytes: ${transitDelayNs} ns`,
       )
     }
@@ -139,7 +142,7 @@ describe('a packet that is passed on', () => {
   test('the depth is the backlog that tc shows', async t => {
     const { lab, driver } = await passing(t)
     // Slow enough that nothing leaves while the test looks.
-    tc(lab, `qdisc replace dev mgmt0 root tbf rate 8kbit burst ${BYTES} limit 200000`)
+    tc(lab, `qdisc replace dev mgmt0 root tbf rate 100bit burst ${BYTES} limit 200000`)
     send(lab, 10)
     const [{ backlog }] = JSON.parse(tc(lab, '-s -j qdisc show dev mgmt0')) as [{ backlog: number }]
     assert.equal(backlog, 9 * BYTES)
@@ -155,10 +158,7 @@ describe('a packet that is passed on', () => {
     for (let count = 1; count <= 5; count++) {
       send(lab, 1)
       const { transitDelayNs } = (await samples(driver, count)).at(-1)!
-      assert.ok(
-        transitDelayNs >= 5 * MILLISECOND && transitDelayNs < 60 * MILLISECOND,
-        `${transitDelayNs} ns`,
-      )
+      assert.ok(transitDelayNs >= 5 * MILLISECOND && transitDelayNs < SLACK, `${transitDelayNs} ns`)
     }
   })
 
@@ -297,7 +297,7 @@ test('a tc program of others that lets packets pass makes us lose sight of them'
 
 test('the interface is no longer sampled while packets wait in the queue', async t => {
   const { lab, driver, input } = await passing(t)
-  tc(lab, `qdisc replace dev mgmt0 root tbf rate 8kbit burst ${BYTES} limit 200000`)
+  tc(lab, `qdisc replace dev mgmt0 root tbf rate 100bit burst ${BYTES} limit 200000`)
   send(lab, 10)
   await samples(driver, 1)
   await driver.call('remove', input)

@@ -24,7 +24,7 @@ const ROOT = join(import.meta.dirname, '../..')
 const SOCK_DGRAM = 2
 const SOCK_RAW = 3
 /** The machine may be slow and busy: a wait ends as soon as there is what it waits for. */
-const PATIENCE_MS = 15_000
+const PATIENCE_MS = 60_000
 
 /** What removes things again: a test context. */
 export interface Scope {
