@@ -425,7 +425,8 @@ describe('collectors of others', { concurrency: 2 }, () => {
       assert.ok(Math.abs(estimate - packets) <= bound(packets), `${flow}: ${estimate} of ${packets} packets`)
       assert.equal(octets / samples, expected[i]!.octets / packets, `frame length of ${flow}`)
     }
-    // Samples add their rate to the pool, until the kernel's own count is read.
-    assert.ok(Math.abs(poolOf(wire[0]!) - total) <= bound(total), `a pool of ${poolOf(wire[0]!)}`)
+    // The kernel's own count, read once a second; what came since then is estimated, or waits for the next count.
+    const pool = poolOf(wire[0]!)
+    assert.ok(pool > 0 && pool <= total + bound(total), `a pool of ${pool}`)
   })
 })
