@@ -2,7 +2,7 @@ import { Classifier, type ClassifierOptions, type LeftOut } from '../drops/class
 import { Limiter } from '../drops/limiter.ts'
 import type { Datagrams } from '../export/datagrams.ts'
 import type { Ledger, Loss } from '../health/ledger.ts'
-import type { Drop } from '../sources/drop.ts'
+import type { Drop } from '../samples/drop.ts'
 import { discardedPacketBytesWithoutHeader, writeDrop } from '../wire/sflow/discarded-packet-writer.ts'
 
 /**

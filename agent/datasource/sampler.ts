@@ -1,6 +1,6 @@
 import type { Datagrams } from '../export/datagrams.ts'
 import type { Ledger, Loss } from '../health/ledger.ts'
-import type { PacketSample } from '../sources/packet-sample.ts'
+import type { PacketSample } from '../samples/packet-sample.ts'
 import {
   type FlowSourceState,
   flowSampleBytesWithoutHeader,

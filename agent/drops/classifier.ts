@@ -1,5 +1,5 @@
-import { type Drop, NAMES_MOST, type Name } from '../sources/drop.ts'
-import { HEADER_PROTOCOL } from '../sources/packet-sample.ts'
+import { type Drop, NAMES_MOST, type Name } from '../samples/drop.ts'
+import { HEADER_PROTOCOL } from '../samples/packet-sample.ts'
 import { DISCARD_REASONS } from '../wire/sflow/discard-reasons.ts'
 import { FUNCTIONS, KERNEL_REASON_PREFIXES, KERNEL_REASONS, type Row, TRAP_GROUPS, TRAPS } from './reasons.ts'
 

@@ -4,9 +4,6 @@ import { builtFile } from '../kernel/addon.ts'
 import { BpfError, BpfObject, clockOffset, possibleCpus } from '../kernel/bpf-object.ts'
 import { type Promiscuity, promiscuous } from '../kernel/packet-socket.ts'
 import { RingBuffer } from '../kernel/ring-buffer.ts'
-import { CONSTANTS, CONTROL, PACKET_EVENT, PORT_STATE, SAMPLER_STATE, SLOT } from '../wire/bpf/layout.ts'
-import { headersBytes, segmentFrameBytes } from '../wire/segment.ts'
-import { ClsactPrograms } from './clsact-programs.ts'
 import {
   ABSENT,
   emptyPacketSample,
@@ -14,7 +11,10 @@ import {
   INTERNAL_INTERFACE,
   type PacketSample,
   type PacketSink,
-} from './packet-sample.ts'
+} from '../samples/packet-sample.ts'
+import { CONSTANTS, CONTROL, PACKET_EVENT, PORT_STATE, SAMPLER_STATE, SLOT } from '../wire/bpf/layout.ts'
+import { headersBytes, segmentFrameBytes } from '../wire/segment.ts'
+import { ClsactPrograms } from './clsact-programs.ts'
 
 /**
  * Packet samples by BPF programs at the ingress and egress of interfaces (bpf/sample.bpf.c): both directions, the

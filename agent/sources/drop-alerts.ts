@@ -1,7 +1,7 @@
 import type { Ledger, Loss } from '../health/ledger.ts'
+import { type DropSink, emptyDrop, Names } from '../samples/drop.ts'
+import { HEADER_PROTOCOL } from '../samples/packet-sample.ts'
 import { DROP_ORIGIN, emptyDropAlert, isPacketAlert, readDropAlert } from '../wire/netlink/drop-monitor.ts'
-import { type DropSink, emptyDrop, Names } from './drop.ts'
-import { HEADER_PROTOCOL } from './packet-sample.ts'
 
 /** Turns the drop monitor's packet alerts into drops, without I/O. It owns the one record that it fills for each. */
 

@@ -16,7 +16,7 @@ import {
   INTERNAL_INTERFACE,
   type PacketSample,
   type PacketSink,
-} from './packet-sample.ts'
+} from '../samples/packet-sample.ts'
 
 export interface PacketSocketSourceOptions {
   readonly ledger: Ledger

@@ -1,6 +1,6 @@
 import type { Ledger, Loss } from '../health/ledger.ts'
+import { emptyPacketSample, HEADER_PROTOCOL, type PacketSink } from '../samples/packet-sample.ts'
 import { emptyPsampleMessage, type PsampleMessage, readPsample } from '../wire/netlink/psample.ts'
-import { emptyPacketSample, HEADER_PROTOCOL, type PacketSink } from './packet-sample.ts'
 
 /**
  * Turns PSAMPLE messages into packet samples, without I/O: decides which interface was sampled, in which

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { Classifier, type ClassifierOptions } from '../../agent/drops/classifier.ts'
-import { type Drop, emptyDrop, Names } from '../../agent/sources/drop.ts'
+import { type Drop, emptyDrop, Names } from '../../agent/samples/drop.ts'
 import { udpFrame } from '../support/frames.ts'
 
 const names = new Names()

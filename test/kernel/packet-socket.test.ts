@@ -6,7 +6,7 @@ import { KernelSocket } from '../../agent/kernel/native.ts'
 import { setTimestamp } from '../../agent/kernel/packet-socket.ts'
 import { AF_PACKET, packetAddress } from '../../agent/kernel/sockaddr.ts'
 import { UdpSender } from '../../agent/kernel/udp-sender.ts'
-import { HEADER_PROTOCOL, INTERNAL_INTERFACE, type PacketSample } from '../../agent/sources/packet-sample.ts'
+import { HEADER_PROTOCOL, INTERNAL_INTERFACE, type PacketSample } from '../../agent/samples/packet-sample.ts'
 import { type PacketPort, PacketSocketSource } from '../../agent/sources/packet-socket.ts'
 import { type End, ip, ipBatch, makeCable, makeNamespace, until } from './namespaces.ts'
 

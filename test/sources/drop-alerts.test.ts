@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { Ledger } from '../../agent/health/ledger.ts'
-import { type Drop, NAMES_MOST, Names } from '../../agent/sources/drop.ts'
+import { type Drop, NAMES_MOST, Names } from '../../agent/samples/drop.ts'
 import { DropAlerts, type DropAlertsOptions } from '../../agent/sources/drop-alerts.ts'
 import { dropMessage, hardwareDrop, softwareDrop } from '../support/drop-alert.ts'
 import { type Attribute, frame, u16, u32 } from '../support/psample-message.ts'

@@ -4,8 +4,8 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { Ledger } from '../../agent/health/ledger.ts'
+import type { PacketSample } from '../../agent/samples/packet-sample.ts'
 import { BpfSamples } from '../../agent/sources/bpf-samples.ts'
-import type { PacketSample } from '../../agent/sources/packet-sample.ts'
 import type { Scope } from './lab.ts'
 
 /** A sample as the sink got it, with a copy of its header. */

@@ -1,4 +1,4 @@
-import { emptyPacketSample, type PacketSample } from '../../agent/sources/packet-sample.ts'
+import { emptyPacketSample, type PacketSample } from '../../agent/samples/packet-sample.ts'
 import { frame } from './psample-message.ts'
 
 /** A sample of interface 2 with a counting header of `headerLength` bytes; `changes` replaces fields. */

@@ -4,7 +4,7 @@
  * test compares the two byte by byte.
  */
 
-import type { Drop, Name } from '../../sources/drop.ts'
+import type { Drop, Name } from '../../samples/drop.ts'
 import type { DatagramMemory } from './flow-sample-writer.ts'
 
 /** What the notifier knows when it hands over a drop. */

@@ -4,7 +4,7 @@
  * compares the two byte by byte.
  */
 
-import type { PacketSample } from '../../sources/packet-sample.ts'
+import type { PacketSample } from '../../samples/packet-sample.ts'
 
 /** What the sampler knows of a data source when it hands over a sample. */
 export interface FlowSourceState {

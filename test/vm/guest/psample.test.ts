@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { Ledger } from '../../../agent/health/ledger.ts'
 import { createLogger } from '../../../agent/health/log.ts'
-import { ABSENT, HEADER_PROTOCOL, type PacketSample } from '../../../agent/sources/packet-sample.ts'
+import { ABSENT, HEADER_PROTOCOL, type PacketSample } from '../../../agent/samples/packet-sample.ts'
 import { PsampleSource } from '../../../agent/sources/psample.ts'
 import { PsampleSamples } from '../../../agent/sources/psample-samples.ts'
 import {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { type Drop, emptyDrop, Names } from '../../../agent/sources/drop.ts'
-import { ABSENT } from '../../../agent/sources/packet-sample.ts'
+import { type Drop, emptyDrop, Names } from '../../../agent/samples/drop.ts'
+import { ABSENT } from '../../../agent/samples/packet-sample.ts'
 import { type RecordValue, recordOf } from '../../../agent/wire/sflow/block.ts'
 import { DISCARD_REASONS } from '../../../agent/wire/sflow/discard-reasons.ts'
 import {

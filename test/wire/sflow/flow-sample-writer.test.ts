@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { ABSENT, emptyPacketSample, INTERNAL_INTERFACE } from '../../../agent/sources/packet-sample.ts'
+import { ABSENT, emptyPacketSample, INTERNAL_INTERFACE } from '../../../agent/samples/packet-sample.ts'
 import { type RecordValue, recordOf, sampleSize, writeSample } from '../../../agent/wire/sflow/block.ts'
 import {
   extendedEgressQueue,
