@@ -252,8 +252,9 @@ export function formatExplanation(explanation: Explanation): string {
   for (const { name, host, port, device, namespace } of collectors) {
     const through = device === undefined ? '' : ` through ${device}`
     const inside = namespace === undefined ? '' : ` in namespace ${namespace}`
-    const called = name === `${host}:${port}` ? name : `${name} (${host} port ${port})`
-    facts.push(['collector', `${called}${through}${inside}`])
+    // A name that the file does not give tells all of it.
+    const isTold = name.includes(host)
+    facts.push(['collector', isTold ? name : `${name} (${host} port ${port}${through}${inside})`])
   }
   for (const { group, direction } of psampleGroups) {
     facts.push(['psample', `group ${group}, ${direction}: whatever the kernel samples there`])

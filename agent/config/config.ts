@@ -94,7 +94,7 @@ export interface CollectorConfig {
   /** Name or numeric address, as written. */
   readonly host: string
   readonly port: number
-  /** Our own key: a name for messages and status; else `host:port`. */
+  /** Our own key: a name for messages and status; else made of address, port and way. No two have the same. */
   readonly name: string
   /** Interface or VRF to send through. */
   readonly device: string | undefined
@@ -108,6 +108,8 @@ export interface CollectorConfig {
   readonly separate: boolean
   /** Interface number that stands for the device itself. */
   readonly internalInterface: number
+  /** `hsflowd`: discard reasons 332 and 366 go out as 33 and 36. */
+  readonly dropCodes: 'registered' | 'hsflowd'
 }
 
 export type SampleClass = 'flows' | 'counters' | 'drops'

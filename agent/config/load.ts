@@ -2,10 +2,10 @@
 
 import { constants, existsSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
-import { isIPv6 } from 'node:net'
+import { isIP, isIPv6 } from 'node:net'
 import type { CollectorConfig, Config, DropmonConfig, ExternalConfig, PcapConfig } from './config.ts'
 import { type Parsed, parse } from './parse.ts'
-import { byPlace, type Problem } from './problem.ts'
+import { byPlace, type Problem, type Severity } from './problem.ts'
 import { speedName } from './sampling-rate.ts'
 import type { Values } from './settings.ts'
 
@@ -95,9 +95,12 @@ async function readText(path: string): Promise<string> {
   }
 }
 
+/** Adds a problem at the name of what is set under this path. */
+type Report = (severity: Severity, path: string, message: string, suggestion?: string) => void
+
 /** The rules that no single setting can break. */
 function checkRules({ values, places }: Parsed, problems: Problem[]): void {
-  const report = (severity: 'error' | 'warning', path: string, message: string, suggestion?: string) => {
+  const report: Report = (severity, path, message, suggestion) => {
     const place = places.get(path)!
     const { line, column, length } = place
     problems.push({
@@ -111,25 +114,7 @@ function checkRules({ values, places }: Parsed, problems: Problem[]): void {
   }
   const discovery = values['dns-sd'] !== undefined || values.DNSSD === true
 
-  const targets = new Map<string, number>()
-  values.collector.forEach((collector, i) => {
-    // An ip that was refused has its own error.
-    if (!places.has(`collector[${i}].ip`)) report('error', `collector[${i}]`, 'collector { } has no ip')
-    if (collector.ip === undefined) return
-    const { ip, udpport, dev, vrf, namespace } = collector
-    if (dev !== undefined && vrf !== undefined && dev !== vrf) {
-      report('error', `collector[${i}].vrf`, `vrf and dev both say where to send through; dev is ${dev}`)
-    }
-    const target = JSON.stringify([ip, udpport, dev ?? vrf, namespace])
-    const same = targets.get(target)
-    if (same === undefined) targets.set(target, places.get(`collector[${i}]`)!.line)
-    else
-      report(
-        'warning',
-        `collector[${i}]`,
-        `the same collector as in line ${same}: it gets every datagram twice`,
-      )
-  })
+  checkCollectors(values.collector, places, report)
   if (discovery && values.collector.length > 0) {
     report('warning', 'collector[0]', 'the collectors that DNS names take the place of those of the file')
   }
@@ -164,6 +149,43 @@ function checkRules({ values, places }: Parsed, problems: Problem[]): void {
   }
 }
 
+function checkCollectors(collectors: Values['collector'], places: Parsed['places'], report: Report): void {
+  const lineOf = (index: number) => places.get(`collector[${index}]`)!.line
+  const named = new Map<string, number>()
+  const targets = new Map<string, number>()
+  collectors.forEach((collector, i) => {
+    const path = `collector[${i}]`
+    const { ip, udpport, dev, vrf, namespace, name, source } = collector
+    // An ip that was refused has its own error.
+    if (!places.has(`${path}.ip`)) report('error', path, 'collector { } has no ip')
+    if (dev !== undefined && vrf !== undefined && dev !== vrf) {
+      report('error', `${path}.vrf`, `vrf and dev both say where to send through; dev is ${dev}`)
+    }
+    if (name !== undefined) {
+      const other = named.get(name)
+      if (other === undefined) named.set(name, i)
+      else report('error', `${path}.name`, `the collector in line ${lineOf(other)} is named ${name} too`)
+    }
+    if (ip === undefined) return
+    const family = isIP(ip)
+    if (source !== undefined && family !== 0 && family !== isIP(source)) {
+      const [wanted, given] = family === 4 ? ['IPv4', 'IPv6'] : ['IPv6', 'IPv4']
+      report(
+        'error',
+        `${path}.source`,
+        `an ${wanted} collector is not reached from the ${given} address ${source}`,
+      )
+    }
+    const target = JSON.stringify([ip, udpport, dev ?? vrf, namespace])
+    const same = targets.get(target)
+    if (same === undefined) targets.set(target, i)
+    else {
+      const text = `the same collector as in line ${lineOf(same)}: it gets every datagram twice`
+      report('warning', path, text)
+    }
+  })
+}
+
 /** The speed that a name such as `10G` or `2.5g` stands for; undefined when it is something else. */
 function speedOf(name: string): number | undefined {
   const [, number, letter] = /^(\d+(?:\.\d+)?)([kmgt]?)$/i.exec(name) ?? []
@@ -196,7 +218,7 @@ function toConfig({ values, places }: Parsed, file: string): Config {
     datagramBytes: values.datagramBytes,
     flushMs: values.flush,
     budget: values.budget,
-    collectors: values.collector.map(toCollector),
+    collectors: toCollectors(values.collector),
     discovery:
       values['dns-sd'] === undefined && values.DNSSD !== true
         ? undefined
@@ -249,21 +271,38 @@ function toDropmon(block: NonNullable<Values['dropmon']>): DropmonConfig {
   }
 }
 
-function toCollector(collector: Values['collector'][number]): CollectorConfig {
-  const { ip, udpport, name, dev, vrf, namespace, source, send, separate } = collector
-  // checkRules has refused a collector without ip.
-  const host = ip!
-  return {
-    host,
-    port: udpport,
-    name: name ?? (isIPv6(host) ? `[${host}]:${udpport}` : `${host}:${udpport}`),
-    device: dev ?? vrf,
-    namespace,
-    source,
-    send: send ?? ['flows', 'counters', 'drops'],
-    separate,
-    internalInterface: collector['internal-interface'],
-  }
+/** No two have the same name: the ledger, the log and the status tell them apart by it. */
+function toCollectors(blocks: Values['collector']): CollectorConfig[] {
+  const taken = new Set(blocks.map(({ name }) => name))
+  return blocks.map(block => {
+    const { ip, udpport, dev, vrf, namespace, send, separate } = block
+    // checkRules has refused a collector without ip.
+    const way = { host: ip!, port: udpport, device: dev ?? vrf, namespace, source: block.source }
+    let name = block.name ?? wayName(way)
+    for (let n = 2; block.name === undefined && taken.has(name); n++) name = `${wayName(way)} #${n}`
+    taken.add(name)
+    return {
+      ...way,
+      name,
+      send: send ?? ['flows', 'counters', 'drops'],
+      separate,
+      internalInterface: block['internal-interface'],
+      dropCodes: block['drop-codes'],
+    }
+  })
+}
+
+/** What a collector without a name of its own is called: `192.0.2.1:6343 via mgmt`. */
+function wayName(
+  collector: Pick<CollectorConfig, 'host' | 'port' | 'device' | 'namespace' | 'source'>,
+): string {
+  const { host, port, device, namespace, source } = collector
+  return [
+    isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`,
+    ...(device === undefined ? [] : [`via ${device}`]),
+    ...(namespace === undefined ? [] : [`in ${namespace}`]),
+    ...(source === undefined ? [] : [`from ${source}`]),
+  ].join(' ')
 }
 
 function toPcap(rule: Values['pcap'][number]): PcapConfig {

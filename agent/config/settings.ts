@@ -348,6 +348,14 @@ export const settings = {
           ours: true,
         },
       ),
+      'drop-codes': setting(
+        kind.oneOf('registered', 'hsflowd'),
+        'registered',
+        'Numbers of the discard reasons dev_hdr and tc_egress: those of the registry (332, 366), or those that hsflowd sends (33, 36).',
+        {
+          ours: true,
+        },
+      ),
     },
     'Where datagrams are sent. Each block adds one; every collector gets all samples unless it says otherwise.',
   ),

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import type { CollectorConfig, SampleClass } from '../config/config.ts'
 import type { Ledger, Loss } from '../health/ledger.ts'
 import type { Logger } from '../health/log.ts'
+import { slippedDiscardReason } from '../wire/sflow/discard-reasons.ts'
 import { type CollectorStatus, Collectors, type DatagramSocket, type SocketTarget } from './collectors.ts'
 import { type DatagramOptions, Datagrams, type SampleFollower } from './datagrams.ts'
 
@@ -22,7 +23,7 @@ export interface ExporterOptions {
 }
 
 /** What makes the bytes for one collector different from those for another. */
-type Variant = Pick<CollectorConfig, 'send' | 'separate' | 'internalInterface'>
+type Variant = Pick<CollectorConfig, 'send' | 'separate' | 'internalInterface' | 'dropCodes'>
 
 /** How a flow sample or discarded packet names the device itself, unless a collector wants another number. */
 const INTERNAL_INTERFACE = 0x3fffffff
@@ -30,6 +31,7 @@ const PLAIN: Variant = {
   send: ['flows', 'counters', 'drops'],
   separate: false,
   internalInterface: INTERNAL_INTERFACE,
+  dropCodes: 'registered',
 }
 
 export class Exporter {
@@ -203,7 +205,7 @@ class VariantStream extends Stream implements SampleFollower {
 
   /** Takes a copy of a sample if its class is wanted. Samples of other enterprises have no class: all get them. */
   sample(view: DataView, words: Int32Array, start: number, end: number): void {
-    const { send, separate, internalInterface } = this.variant
+    const { send, separate, internalInterface, dropCodes } = this.variant
     const { datagrams } = this
     const format = view.getUint32(start)
     const sampleClass = CLASS_OF_FORMAT[format]
@@ -218,6 +220,7 @@ class VariantStream extends Stream implements SampleFollower {
     for (let i = 0; i < (end - start) >> 2; i++) datagrams.words[(at >> 2) + i] = words[(start >> 2) + i]!
     if (internalInterface !== INTERNAL_INTERFACE)
       replaceInternal(datagrams.view, at, format, internalInterface)
+    if (dropCodes === 'hsflowd' && format === DISCARDED_PACKET) replaceReason(datagrams.view, at)
     datagrams.commit(at + end - start)
   }
 
@@ -239,6 +242,14 @@ function replaceInternal(view: DataView, at: number, format: number, value: numb
   }
 }
 
-function variantOf({ send, separate, internalInterface }: CollectorConfig): Variant {
-  return { send, separate, internalInterface }
+/** Where a discarded_packet has its reason. */
+const REASON_OFFSET = 32
+
+/** Gives a discard reason the number that hsflowd has for it. */
+function replaceReason(view: DataView, at: number): void {
+  view.setUint32(at + REASON_OFFSET, slippedDiscardReason(view.getUint32(at + REASON_OFFSET)))
+}
+
+function variantOf({ send, separate, internalInterface, dropCodes }: CollectorConfig): Variant {
+  return { send, separate, internalInterface, dropCodes }
 }

@@ -16,6 +16,7 @@ const config = (host: string): CollectorConfig => ({
   send: ['flows', 'counters', 'drops'],
   separate: false,
   internalInterface: 0x3fffffff,
+  dropCodes: 'registered',
 })
 
 /** Sockets that take all datagrams, none, or cannot be opened, and those whose datagrams nobody hears, by address. */

@@ -18,7 +18,7 @@ function collectorsOf(text: string): readonly CollectorConfig[] {
 
 /** An exporter whose datagrams are kept by port; `paths` are the bytes that the way to a port takes. */
 function exporter(text: string, paths: Record<number, number> = {}) {
-  const got: Record<number, (DecodedDatagram & { bytes: number })[]> = {}
+  const got: Record<number, (DecodedDatagram & { bytes: number; wire: DataView })[]> = {}
   const closed: number[] = []
   const open = ({ port }: SocketTarget) => {
     got[port] ??= []
@@ -30,7 +30,7 @@ function exporter(text: string, paths: Record<number, number> = {}) {
       send: (memory: ArrayBuffer, spans: Int32Array, count: number) => {
         for (let i = 0; i < count; i++) {
           const bytes = new Uint8Array(memory, spans[i * 2]!, spans[i * 2 + 1]!).slice()
-          got[port]!.push({ ...decodeDatagram(bytes), bytes: bytes.length })
+          got[port]!.push({ ...decodeDatagram(bytes), bytes: bytes.length, wire: new DataView(bytes.buffer) })
         }
         return count
       },
@@ -144,6 +144,22 @@ test('internal-interface: the number of the device itself, and nothing else', ()
     [port(3), port(4)],
     [0, 0],
   ])
+})
+
+test('drop-codes: the numbers of hsflowd for one collector, those of the registry for the others', () => {
+  const { out, got } = exporter(`
+    collector { ip = 192.0.2.9 udpport = 1 }
+    collector { ip = 192.0.2.9 udpport = 2 drop-codes = hsflowd }`)
+  flow(out, 332, 366)
+  for (const reason of [332, 366, 256, 33, 36]) put(out, 5, [1, 0, 7, 0, 1, 0, reason, 0])
+  out.stop()
+  // Words of the first datagram as they are on the wire: a decoder takes both numbers for the same.
+  const reasons = (datagram: DecodedDatagram & { wire: DataView }) =>
+    [0, 1, 2, 3, 4].map(i => datagram.wire.getUint32(28 + 52 + i * 40 + 32))
+  assert.deepEqual(reasons(got[1]![0]!), [332, 366, 256, 33, 36])
+  assert.deepEqual(reasons(got[2]![0]!), [33, 36, 256, 33, 36])
+  const flowAt = (port: number) => Buffer.from(got[port]![0]!.wire.buffer).subarray(28, 28 + 52)
+  assert.deepEqual(flowAt(2), flowAt(1), 'what is no drop is not touched')
 })
 
 test('a short path makes the datagrams of its stream shorter, until its collector is gone', () => {

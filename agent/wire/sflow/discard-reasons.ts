@@ -151,5 +151,10 @@ export function meantDiscardReason(code: number): number {
   return SLIPS[code] ?? code
 }
 
+/** The other way round: the code with a digit missing where there is one, for receivers that know no other. */
+export function slippedDiscardReason(code: number): number {
+  return code === 332 ? 33 : code === 366 ? 36 : code
+}
+
 /** Names by code. */
 export const discardReason: Names = Object.fromEntries(DISCARD_REASONS.map(([code, name]) => [code, name]))
