@@ -1,10 +1,7 @@
-import { readFile } from 'node:fs/promises'
 import { isDeepStrictEqual } from 'node:util'
+import { AgentAddress } from './agent-address.ts'
 import type { RunningSettings } from './auto-file.ts'
-import { chooseAgentAddress } from './config/agent-address.ts'
-import type { Config, PsampleConfig } from './config/config.ts'
-import { pcapRate, pcapRule } from './config/pcap-rule.ts'
-import { effectiveRate } from './config/sampling-rate.ts'
+import type { Config } from './config/config.ts'
 import { hostReaders } from './counters/host-readers.ts'
 import { interfaceReaders } from './counters/interface-readers.ts'
 import { InterfaceStatistics } from './counters/interface-statistics.ts'
@@ -19,13 +16,8 @@ import { Ledger } from './health/ledger.ts'
 import { type Logger, RateLimitedLog } from './health/log.ts'
 import { type Interface, type InterfaceEvent, Interfaces } from './interfaces.ts'
 import { UdpSender } from './kernel/udp-sender.ts'
-import { BpfSamples } from './sources/bpf-samples.ts'
-import { PacketSocketSource } from './sources/packet-socket.ts'
-import { PsampleSource } from './sources/psample.ts'
-import { type PsampleGroups, PsampleSamples } from './sources/psample-samples.ts'
-import { wantedSamplers } from './sources/tc-ports.ts'
-import { TcSamplers } from './sources/tc-samplers.ts'
-import { parseIp4, parseIp6 } from './wire/addresses.ts'
+import { KernelSamplers } from './kernel-samplers.ts'
+import { PcapSamplers } from './pcap-samplers.ts'
 
 /**
  * The wiring: builds every part, starts them in order, tells them of interfaces that come and go, and stops them in
@@ -42,8 +34,6 @@ const HOUSEKEEPING_MS = 1000
 const MOST_RATE = 2 ** 32 - 1
 /** Changes of interfaces come in bursts; samplers and the agent address follow after this time. */
 const SETTLE_MS = 50
-/** An agent address that no interface has any more is kept for this time. */
-const ADDRESS_HOLD_MS = 5000
 
 export class Agent {
   readonly ledger = new Ledger()
@@ -57,32 +47,16 @@ export class Agent {
   readonly #sampler: Sampler
   readonly #counters: CountersWriter
   readonly #poller: Poller
-  readonly #psampleSamples: PsampleSamples
-  #psample: PsampleSource | undefined
-  /** Samplers for the pcap blocks; undefined while there are none. */
-  #taps: BpfSamples | PacketSocketSource | undefined
-  #tc: TcSamplers | undefined
+  readonly #kernelSamplers: KernelSamplers
+  readonly #pcapSamplers: PcapSamplers
   readonly #drops: DropReports
   #statistics: InterfaceStatistics | undefined
-  readonly #tapped = new Map<number, Tapped>()
   #budget: Budget | undefined
   /** Samples, and the time, when the budget was last looked at. */
   #budgeted = { samples: 0, atMs: 0 }
-  #address: string | undefined
-  /** That of the run before. */
-  readonly #previousAddress: string | undefined
-  /** The interface that has the address. */
-  #addressDevice: string | undefined
-  #hasElected = false
-  /** Since when no interface has the agent address, and when to look again. */
-  #missingSince: number | undefined
-  #missing: NodeJS.Timeout | undefined
-  #forwards = false
+  readonly #address: AgentAddress
   #housekeeping: NodeJS.Timeout | undefined
   #settling: NodeJS.Timeout | undefined
-  /** Packets that the tc samplers of an interface had counted when they were last asked. */
-  readonly #counted = new Map<number, bigint>()
-  #counting = false
   #running = false
   /** The end of the start and all changes of the configuration so far; one is made at a time. */
   #changes: Promise<void> = Promise.resolve()
@@ -92,7 +66,6 @@ export class Agent {
    * to be known by again where there is no reason against it.
    */
   constructor(config: Config, log: Logger, previousAddress?: string) {
-    this.#previousAddress = previousAddress
     this.#config = config
     this.#log = log
     const { ledger } = this
@@ -117,13 +90,21 @@ export class Agent {
       sink: this.#counters.write,
       onFailure: failure => this.#readerFailed(failure),
     })
-    this.#psampleSamples = new PsampleSamples({
-      ...psampleGroups(config.psample),
-      interfaces: this.#interfaces,
+    const samplers = {
+      log,
       ledger,
-      sink: this.#sampler.accept,
-      portOfGroup: group => this.#tc?.portOfGroup(group),
-      portOfCookie: (view, offset, length) => this.#tc?.portOfCookie(view, offset, length),
+      interfaces: this.#interfaces,
+      sampler: this.#sampler,
+      onBatchEnd: this.#onBatchEnd,
+      withinBudget: this.#withinBudget,
+    }
+    this.#kernelSamplers = new KernelSamplers(config, samplers)
+    this.#pcapSamplers = new PcapSamplers({ ...samplers, onChange: () => this.#placeSoon() })
+    this.#address = new AgentAddress(config.agent, {
+      log,
+      previous: previousAddress,
+      addresses: () => this.#interfaces.localAddresses(),
+      onChange: address => this.#exporter.changeAgentAddress(address),
     })
     this.#drops = new DropReports({ datagrams: this.#datagrams, interfaces: this.#interfaces, ledger, log })
   }
@@ -142,8 +123,7 @@ export class Agent {
     this.#running = true
     const config = this.#config
     await this.#interfaces.start()
-    this.#forwards = await forwardsPackets()
-    this.#electAddress()
+    this.#address.elect()
     this.#exporter.start()
     this.#interfaces.subscribe(event => this.#interfaceChanged(event))
     await this.#attempt('counters', () => this.#startPolling())
@@ -152,7 +132,11 @@ export class Agent {
     this.#startBudget()
     this.#housekeeping = setInterval(() => this.#keepHouse(), HOUSEKEEPING_MS)
     this.#log.info(
-      { agent: this.#address, collectors: config.collectors.map(({ name }) => name), file: config.file },
+      {
+        agent: this.#address.address,
+        collectors: config.collectors.map(({ name }) => name),
+        file: config.file,
+      },
       'running',
     )
   }
@@ -177,17 +161,21 @@ export class Agent {
       this.#exporter.changeDatagrams({ subAgentId, maxBytes: datagramBytes, flushMs })
     }
     if (differs('collectors')) this.#exporter.changeCollectors(config.collectors)
-    if (differs('agent')) this.#electAddress()
+    if (differs('agent')) this.#address.change(config.agent)
     if (differs('budget')) this.#startBudget()
     if (differs('uuid')) this.#pollHost()
     if (differs('polling')) this.#changePolling()
     this.#sampler.headerBytes = config.headerBytes
     // The cookies of the tc samplers carry the sub-agent.
-    if (config.tc === undefined || config.psample === undefined || differs('subAgentId')) await this.#stopTc()
-    if (config.psample === undefined) this.#stopPsample()
+    if (config.tc === undefined || config.psample === undefined || differs('subAgentId')) {
+      await this.#attempt('tc', () => this.#kernelSamplers.stopTc())
+    }
+    if (config.psample === undefined) this.#kernelSamplers.stopPsample()
     // What the programs in the kernel are told when they are loaded.
-    if (config.pcap.length === 0 || differs('headerBytes', 'transit', 'subAgentId')) await this.#stopTaps()
-    this.#psampleSamples.changeGroups(psampleGroups(config.psample))
+    if (config.pcap.length === 0 || differs('headerBytes', 'transit', 'subAgentId')) {
+      await this.#attempt('pcap', () => this.#pcapSamplers.stop())
+    }
+    this.#kernelSamplers.changeGroups(config)
     await this.#startSources()
   }
 
@@ -198,13 +186,13 @@ export class Agent {
     await this.#changes
     clearInterval(this.#housekeeping)
     clearTimeout(this.#settling)
-    clearTimeout(this.#missing)
+    this.#address.stop()
     this.#poller.stop()
-    await this.#stopTc()
+    await this.#attempt('tc', () => this.#kernelSamplers.stopTc())
     await this.#attempt('dropmon', () => this.#drops.stop())
     this.#keepHouse()
-    await this.#stopTaps()
-    this.#stopPsample()
+    await this.#attempt('pcap', () => this.#pcapSamplers.stop())
+    this.#kernelSamplers.stopPsample()
     this.#datagrams.flush()
     this.logStatus()
     this.#exporter.stop()
@@ -216,8 +204,8 @@ export class Agent {
   settings(): RunningSettings {
     return {
       config: this.#config,
-      address: this.#address,
-      device: this.#addressDevice,
+      address: this.#address.address,
+      device: this.#address.device,
       collectorAddresses: this.#exporter.status().map(({ address }) => address),
     }
   }
@@ -291,69 +279,17 @@ export class Agent {
       const { ifIndex } = event.before
       this.#poller.remove(INTERFACE, ifIndex)
       // At once: another interface may get the same ifIndex before the samplers are looked at.
-      void this.#attempt('pcap', () => this.#taps?.remove(ifIndex))
-      this.#tapped.delete(ifIndex)
+      void this.#attempt('pcap', () => this.#pcapSamplers.remove(ifIndex))
+      this.#kernelSamplers.forget(ifIndex)
       this.#sampler.forget(ifIndex)
-      this.#counted.delete(ifIndex)
     } else if (event.type === 'add' || event.before.adminUp !== event.after.adminUp) {
       this.#poll(event.after)
     }
     this.#settling ??= setTimeout(() => {
       this.#settling = undefined
-      this.#electAddress()
+      this.#address.elect()
       this.#placeSoon()
     }, SETTLE_MS)
-  }
-
-  #electAddress(): void {
-    const addresses = this.#interfaces.localAddresses()
-    const { chosen, note } = chooseAgentAddress(
-      addresses,
-      this.#config.agent,
-      this.#address ?? this.#previousAddress,
-    )
-    const before = this.#address
-    if (chosen?.address === before && this.#hasElected) {
-      this.#keepAddress(chosen?.interfaceName)
-      return
-    }
-    // An address that is gone is often back in a moment (DHCP, a flap): to collectors it is who we are.
-    const isGone = !addresses.some(({ address }) => address === before)
-    if (before !== undefined && isGone && !this.#isOverdue()) return
-    this.#keepAddress(chosen?.interfaceName)
-    this.#hasElected = true
-    this.#address = chosen?.address
-    if (chosen === undefined) this.#exporter.changeAgentAddress(undefined)
-    if (note !== undefined) this.#log.warn(note)
-    if (chosen === undefined) {
-      this.#log.warn('no interface has an address to be known by: nothing is sent until one has')
-      return
-    }
-    const facts = { interface: chosen.interfaceName, why: chosen.why, before }
-    // Collectors see another agent from now on.
-    if (before === undefined) this.#log.info(facts, `agent address ${chosen.address}`)
-    else this.#log.warn(facts, `agent address ${chosen.address}, no longer ${before}`)
-    this.#exporter.changeAgentAddress(parseIp4(chosen.address) ?? parseIp6(chosen.address)!)
-  }
-
-  /** The agent address is one that the host has. */
-  #keepAddress(device: string | undefined): void {
-    this.#addressDevice = device
-    clearTimeout(this.#missing)
-    this.#missing = undefined
-    this.#missingSince = undefined
-  }
-
-  /** Whether the agent address has been missing for long enough to take another; looks again when it will have been. */
-  #isOverdue(): boolean {
-    this.#missingSince ??= performance.now()
-    const left = this.#missingSince + ADDRESS_HOLD_MS - performance.now()
-    if (left <= 0) return true
-    this.#missing ??= setTimeout(() => {
-      this.#missing = undefined
-      this.#electAddress()
-    }, left)
-    return false
   }
 
   /** A batch of samples has been written: full datagrams go out, the open one waits for more. */
@@ -361,56 +297,12 @@ export class Agent {
 
   /** Starts the sources of packets that the configuration asks for and that do not run yet; then places samplers. */
   async #startSources(): Promise<void> {
-    const { psample, tc, pcap, dropmon, headerBytes, subAgentId } = this.#config
-    const { ledger } = this
-    if (psample !== undefined && this.#psample === undefined) {
-      this.#psample = new PsampleSource({
-        samples: this.#psampleSamples,
-        ledger,
-        log: this.#log,
-        onBatchEnd: this.#onBatchEnd,
-      })
-      await this.#attempt('psample', () => this.#psample?.start())
-    }
-    if (psample === undefined && tc !== undefined) {
-      this.#log.warn('tc samplers need a psample block to be received: add psample { } to the configuration')
-    } else if (tc !== undefined && this.#tc === undefined) {
-      this.#tc = new TcSamplers({
-        log: this.#log,
-        interfaces: this.#interfaces,
-        instance: subAgentId,
-        onGroup: () => this.#psampleSamples.forgetForeignGroups(),
-      })
-      await this.#attempt('tc', () => this.#tc?.start())
-    }
-    if (pcap.length > 0) this.#taps ??= await this.#openTaps()
-    await this.#attempt('dropmon', () => this.#drops.change(dropmon, headerBytes))
+    const config = this.#config
+    await this.#attempt('psample', () => this.#kernelSamplers.startPsample(config))
+    await this.#attempt('tc', () => this.#kernelSamplers.startTc(config))
+    if (config.pcap.length > 0) await this.#attempt('pcap', () => this.#pcapSamplers.start(config))
+    await this.#attempt('dropmon', () => this.#drops.change(config.dropmon, config.headerBytes))
     await this.#placeSamplers()
-  }
-
-  async #stopTaps(): Promise<void> {
-    const taps = this.#taps
-    this.#taps = undefined
-    for (const ifIndex of this.#tapped.keys()) {
-      const name = this.#interfaces.byIndex.get(ifIndex)?.name ?? ifIndex
-      this.#log.info({ part: 'pcap', interface: name }, `${name} is not sampled any more`)
-    }
-    this.#tapped.clear()
-    await this.#attempt('pcap', () => taps?.stop())
-  }
-
-  async #stopTc(): Promise<void> {
-    const tc = this.#tc
-    if (tc === undefined) return
-    await this.#attempt('tc', () => this.#countPools())
-    await this.#attempt('tc', () => tc.stop())
-    this.#tc = undefined
-    this.#counted.clear()
-  }
-
-  #stopPsample(): void {
-    this.#psample?.stop()
-    this.#psample = undefined
   }
 
   /** Places samplers when what is being changed now is done. */
@@ -418,76 +310,11 @@ export class Agent {
     this.#changes = this.#changes.then(() => this.#attempt('samplers', () => this.#placeSamplers()))
   }
 
-  /** Samplers follow the interfaces: tc filters, and packet sockets for the pcap blocks. */
+  /** Samplers follow the interfaces. */
   async #placeSamplers(): Promise<void> {
     if (!this.#running) return
-    const { tc, psample, headerBytes } = this.#config
-    const { byIndex } = this.#interfaces
-    const taps = this.#taps
-    if (taps !== undefined) await Promise.all([...byIndex.values()].map(port => this.#placeTap(taps, port)))
-    if (this.#tc === undefined || tc === undefined || psample === undefined) return
-    const rateOf = (port: Interface) => this.#withinBudget(effectiveRate(this.#config, port).rate)
-    const wanted = wantedSamplers(byIndex, { tc, psample, headerBytes }, rateOf)
-    await this.#attempt('tc', () => this.#tc?.apply(wanted))
-  }
-
-  /** BPF where the kernel lets us, with following or without; else packet sockets. */
-  async #openTaps(): Promise<BpfSamples | PacketSocketSource> {
-    const { ledger } = this
-    const { headerBytes, subAgentId, transit } = this.#config
-    const log = this.#log.child({ part: 'pcap' })
-    const common = { ledger, sink: this.#sampler.accept, onBatchEnd: this.#onBatchEnd, headerBytes }
-    const onCounted = (ifIndex: number, packets: number) => this.#sampler.countedPackets(ifIndex, packets)
-    const open = (transit: boolean) =>
-      BpfSamples.open({ ...common, instance: subAgentId, onCounted, transit })
-    try {
-      if (!transit) return await open(false)
-      try {
-        return await open(true)
-      } catch (error) {
-        const taps = await open(false)
-        log.warn(`samples have no queue depth and no transit delay: ${(error as Error).message}`)
-        return taps
-      }
-    } catch (error) {
-      log.warn(
-        `sampling by packet sockets, not BPF, so of each packet one interface is known and pools are estimates: ${(error as Error).message}`,
-      )
-      return new PacketSocketSource(common)
-    }
-  }
-
-  async #placeTap(taps: BpfSamples | PacketSocketSource, port: Interface): Promise<void> {
-    const { headerBytes } = this.#config
-    const { ifIndex, name } = port
-    const log = this.#log.child({ part: 'pcap', interface: name })
-    const { rule, index, why } = pcapRule(this.#config.pcap, port)
-    const { rate: configured, rule: reason } =
-      rule === undefined ? { rate: 0, rule: 'no pcap block' } : pcapRate(this.#config, index, port)
-    const rate = this.#withinBudget(configured)
-    const promiscuous = rule?.promisc === true
-    const forwards = this.#forwards || port.kind === 'bridge' || port.masterKind === 'bridge'
-    const before = this.#tapped.get(ifIndex)
-    const isSame = before?.promiscuous === promiscuous && before.forwards === forwards
-    if (rate === (before?.rate ?? 0) && (rate === 0 || isSame)) return
-    if (rate === 0) this.#tapped.delete(ifIndex)
-    else this.#tapped.set(ifIndex, { rate, promiscuous, forwards })
-    try {
-      if (rate === 0) await end(taps, ifIndex)
-      else if (isSame) taps.setRate(ifIndex, rate)
-      else {
-        if (before !== undefined) await end(taps, ifIndex)
-        const layer3 = this.#interfaces.isLayer3(ifIndex)
-        const warning = await taps.add({ ifIndex, name, rate, promiscuous, forwards, layer3, headerBytes })
-        if (warning !== undefined) log.warn(warning)
-      }
-      const by = taps instanceof BpfSamples ? 'BPF' : 'a packet socket'
-      if (rate > 0) log.info({ why, reason }, `${name} is sampled 1 in ${rate} by ${by}`)
-      else log.info({ why, reason }, `${name} is not sampled any more`)
-    } catch (error) {
-      this.#tapped.delete(ifIndex)
-      log.error(`${name} is not sampled: ${(error as Error).message}`)
-    }
+    await this.#attempt('pcap', () => this.#pcapSamplers.place(this.#config))
+    await this.#attempt('tc', () => this.#kernelSamplers.place(this.#config))
   }
 
   #readerFailed({ sourceIndex, reader, error }: PollFailure): void {
@@ -503,9 +330,7 @@ export class Agent {
   }
 
   /** A rate as it is while there are more samples than they may be. */
-  #withinBudget(rate: number): number {
-    return Math.min(rate * (this.#budget?.factor ?? 1), MOST_RATE)
-  }
+  readonly #withinBudget = (rate: number): number => Math.min(rate * (this.#budget?.factor ?? 1), MOST_RATE)
 
   #keepBudget(budget: Budget): void {
     const now = { samples: this.#sampler.offered, atMs: performance.now() }
@@ -522,69 +347,10 @@ export class Agent {
 
   #keepHouse(): void {
     if (this.#budget !== undefined) this.#keepBudget(this.#budget)
-    this.#psample?.poll()
-    this.#taps?.poll()
+    this.#pcapSamplers.poll()
     this.#drops.poll()
-    void this.#followForwarding()
-    void this.#attempt('tc', () => this.#countPools())
+    void this.#attempt('tc', () => this.#kernelSamplers.poll())
     const problem = this.#counters.takeProblem()
     if (problem !== undefined) this.#limited.line('counters', held => this.#log.warn({ held }, problem))
   }
-
-  /** A host may become a router while the agent runs: what comes in then need not end here. */
-  async #followForwarding(): Promise<void> {
-    const forwards = await forwardsPackets()
-    if (forwards === this.#forwards || !this.#running) return
-    this.#forwards = forwards
-    this.#placeSoon()
-  }
-
-  /** The tc samplers count every packet that passes them: sample pools are exact. */
-  async #countPools(): Promise<void> {
-    const tc = this.#tc
-    if (tc === undefined || this.#counting) return
-    this.#counting = true
-    try {
-      const passed = new Map<number, bigint>()
-      const counts = await tc.counts()
-      // Those of samplers that are gone meanwhile are no base for the next ones.
-      if (this.#tc !== tc) return
-      for (const { ifIndex, packets } of counts) {
-        passed.set(ifIndex, (passed.get(ifIndex) ?? 0n) + packets)
-      }
-      for (const [ifIndex, packets] of passed) {
-        this.#sampler.countedPackets(ifIndex, Number(packets - (this.#counted.get(ifIndex) ?? 0n)))
-        this.#counted.set(ifIndex, packets)
-      }
-    } finally {
-      this.#counting = false
-    }
-  }
-}
-
-/** How a tapped interface is sampled. */
-interface Tapped {
-  readonly rate: number
-  readonly promiscuous: boolean
-  readonly forwards: boolean
-}
-
-function psampleGroups(psample: PsampleConfig | undefined): PsampleGroups {
-  return {
-    ingressGroup: psample?.ingress ? psample.group : undefined,
-    egressGroup: psample?.egress ? psample.group + 1 : undefined,
-  }
-}
-
-/** Ends sampling of an interface; what was picked before still comes. */
-async function end(taps: BpfSamples | PacketSocketSource, ifIndex: number): Promise<void> {
-  if (taps instanceof BpfSamples) await taps.remove(ifIndex)
-  else taps.end(ifIndex)
-}
-
-/** True when this host passes packets on between its interfaces: what comes in need not end here. */
-async function forwardsPackets(): Promise<boolean> {
-  const files = ['/proc/sys/net/ipv4/ip_forward', '/proc/sys/net/ipv6/conf/all/forwarding']
-  const values = await Promise.all(files.map(file => readFile(file, 'utf8').catch(() => '0')))
-  return values.some(value => value.trim() !== '0')
 }

@@ -1,0 +1,159 @@
+import { readFile } from 'node:fs/promises'
+import type { Config } from './config/config.ts'
+import { pcapRate, pcapRule } from './config/pcap-rule.ts'
+import type { Sampler } from './datasource/sampler.ts'
+import type { Ledger } from './health/ledger.ts'
+import type { Logger } from './health/log.ts'
+import type { Interface, Interfaces } from './interfaces.ts'
+import { BpfSamples } from './sources/bpf-samples.ts'
+import { PacketSocketSource } from './sources/packet-socket.ts'
+
+/** The wiring of the pcap blocks: which interfaces are sampled, at which rate, and by BPF or by packet sockets. */
+
+export interface PcapSamplersOptions {
+  readonly log: Logger
+  readonly ledger: Ledger
+  readonly interfaces: Interfaces
+  readonly sampler: Sampler
+  readonly onBatchEnd: () => void
+  /** The rate that takes the place of a configured one while there are too many samples. */
+  readonly withinBudget: (rate: number) => number
+  /** Told when placing has to be done again. */
+  readonly onChange: () => void
+}
+
+/** How an interface is sampled. */
+interface Placed {
+  readonly rate: number
+  readonly promiscuous: boolean
+  readonly forwards: boolean
+}
+
+export class PcapSamplers {
+  readonly #options: PcapSamplersOptions
+  readonly #placed = new Map<number, Placed>()
+  /** Undefined while there is no pcap block. */
+  #source: BpfSamples | PacketSocketSource | undefined
+  #forwards = false
+
+  constructor(options: PcapSamplersOptions) {
+    this.#options = options
+  }
+
+  /** Opens the source, unless it is. */
+  async start(config: Config): Promise<void> {
+    this.#forwards = await forwardsPackets()
+    this.#source ??= await this.#open(config)
+  }
+
+  /** Samplers as the configuration wants them on the interfaces that there are. */
+  async place(config: Config): Promise<void> {
+    const source = this.#source
+    if (source === undefined) return
+    const ports = [...this.#options.interfaces.byIndex.values()]
+    await Promise.all(ports.map(port => this.#place(source, config, port)))
+  }
+
+  /** An interface is gone: another may get the same ifIndex at once. */
+  async remove(ifIndex: number): Promise<void> {
+    this.#placed.delete(ifIndex)
+    await this.#source?.remove(ifIndex)
+  }
+
+  /** To be called every second or so. */
+  poll(): void {
+    this.#source?.poll()
+    if (this.#source !== undefined) void this.#followForwarding()
+  }
+
+  async stop(): Promise<void> {
+    const source = this.#source
+    this.#source = undefined
+    const { interfaces, log } = this.#options
+    for (const ifIndex of this.#placed.keys()) {
+      const name = interfaces.byIndex.get(ifIndex)?.name ?? ifIndex
+      log.info({ part: 'pcap', interface: name }, `${name} is not sampled any more`)
+    }
+    this.#placed.clear()
+    await source?.stop()
+  }
+
+  /** BPF where the kernel lets us, with following or without; else packet sockets. */
+  async #open({ headerBytes, subAgentId, transit }: Config): Promise<BpfSamples | PacketSocketSource> {
+    const { ledger, sampler, onBatchEnd } = this.#options
+    const log = this.#options.log.child({ part: 'pcap' })
+    const common = { ledger, sink: sampler.accept, onBatchEnd, headerBytes }
+    const onCounted = (ifIndex: number, packets: number) => sampler.countedPackets(ifIndex, packets)
+    const open = (transit: boolean) =>
+      BpfSamples.open({ ...common, instance: subAgentId, onCounted, transit })
+    try {
+      if (!transit) return await open(false)
+      try {
+        return await open(true)
+      } catch (error) {
+        const source = await open(false)
+        log.warn(`samples have no queue depth and no transit delay: ${(error as Error).message}`)
+        return source
+      }
+    } catch (error) {
+      log.warn(
+        `sampling by packet sockets, not BPF, so of each packet one interface is known and pools are estimates: ${(error as Error).message}`,
+      )
+      return new PacketSocketSource(common)
+    }
+  }
+
+  async #place(source: BpfSamples | PacketSocketSource, config: Config, port: Interface): Promise<void> {
+    const { headerBytes } = config
+    const { ifIndex, name } = port
+    const log = this.#options.log.child({ part: 'pcap', interface: name })
+    const { rule, index, why } = pcapRule(config.pcap, port)
+    const { rate: configured, rule: reason } =
+      rule === undefined ? { rate: 0, rule: 'no pcap block' } : pcapRate(config, index, port)
+    const rate = this.#options.withinBudget(configured)
+    const promiscuous = rule?.promisc === true
+    const forwards = this.#forwards || port.kind === 'bridge' || port.masterKind === 'bridge'
+    const before = this.#placed.get(ifIndex)
+    const isSame = before?.promiscuous === promiscuous && before.forwards === forwards
+    if (rate === (before?.rate ?? 0) && (rate === 0 || isSame)) return
+    if (rate === 0) this.#placed.delete(ifIndex)
+    else this.#placed.set(ifIndex, { rate, promiscuous, forwards })
+    try {
+      if (rate === 0) await end(source, ifIndex)
+      else if (isSame) source.setRate(ifIndex, rate)
+      else {
+        if (before !== undefined) await end(source, ifIndex)
+        const layer3 = this.#options.interfaces.isLayer3(ifIndex)
+        const warning = await source.add({ ifIndex, name, rate, promiscuous, forwards, layer3, headerBytes })
+        if (warning !== undefined) log.warn(warning)
+      }
+      const by = source instanceof BpfSamples ? 'BPF' : 'a packet socket'
+      if (rate > 0) log.info({ why, reason }, `${name} is sampled 1 in ${rate} by ${by}`)
+      else log.info({ why, reason }, `${name} is not sampled any more`)
+    } catch (error) {
+      this.#placed.delete(ifIndex)
+      log.error(`${name} is not sampled: ${(error as Error).message}`)
+    }
+  }
+
+  /** A host may become a router while the agent runs: what comes in then need not end here. */
+  async #followForwarding(): Promise<void> {
+    const forwards = await forwardsPackets()
+    if (forwards === this.#forwards || this.#source === undefined) return
+    this.#forwards = forwards
+    this.#options.onChange()
+  }
+}
+
+/** Ends sampling of an interface; what was picked before still comes. */
+async function end(source: BpfSamples | PacketSocketSource, ifIndex: number): Promise<void> {
+  if (source instanceof BpfSamples) await source.remove(ifIndex)
+  else source.end(ifIndex)
+}
+
+/** True when this host passes packets on between its interfaces: what comes in need not end here. */
+async function forwardsPackets(): Promise<boolean> {
+  const files = ['/proc/sys/net/ipv4/ip_forward', '/proc/sys/net/ipv6/conf/all/forwarding']
+  const values = await Promise.all(files.map(file => readFile(file, 'utf8').catch(() => '0')))
+  return values.some(value => value.trim() !== '0')
+}
