@@ -1,9 +1,10 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { DropmonConfig } from './config/config.ts'
-import { type DropCount, Notifier } from './datasource/notifier.ts'
+import { type DropCount, Notifier, type NotifierSettings } from './datasource/notifier.ts'
 import type { Datagrams } from './export/datagrams.ts'
 import type { Ledger } from './health/ledger.ts'
 import type { Logger } from './health/log.ts'
+import type { DropSink } from './samples/drop.ts'
 import { DropAlerts, type KnownInterfaces } from './sources/drop-alerts.ts'
 import { DropMonitorSource, type DropMonitorState } from './sources/drop-monitor.ts'
 
@@ -33,7 +34,21 @@ const QUEUE_LENGTH = 1000
 /** Rows of the status. */
 const ROWS = 50
 
+/** What holds for drops that others report while there is no dropmon block: its defaults. */
+const DEFAULTS: NotifierSettings = {
+  reasonNames: true,
+  unknownTraps: false,
+  host: true,
+  hide: undefined,
+  headerBytes: 128,
+  limit: 100,
+}
+
 export class DropReports {
+  /** Takes a drop that another source than the configured one has seen; nothing may come from both. */
+  readonly accept: DropSink
+  /** To be called when all drops of a batch have been given to accept(). */
+  readonly endBatch: () => void
   readonly #options: DropReportsOptions
   readonly #notifier: Notifier
   #monitor: DropMonitorSource | undefined
@@ -43,7 +58,11 @@ export class DropReports {
   constructor(options: DropReportsOptions) {
     this.#options = options
     const { datagrams, ledger } = options
-    this.#notifier = new Notifier({ datagrams, ledger, now: () => performance.now() })
+    const notifier = new Notifier({ datagrams, ledger, now: () => performance.now() })
+    this.#notifier = notifier
+    notifier.change(DEFAULTS)
+    this.accept = notifier.accept
+    this.endBatch = notifier.endBatch
   }
 
   /** Starts, stops or goes on with other settings; the same settings again change nothing. */
@@ -78,6 +97,11 @@ export class DropReports {
       mostSeconds: dropmon.mostSeconds,
     })
     await this.#monitor.start()
+  }
+
+  /** True while what the kernel drops is being reported by the configured source. */
+  get isReporting(): boolean {
+    return this.#monitor?.state === 'listening'
   }
 
   /** To be called every second or so. */
