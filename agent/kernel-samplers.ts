@@ -1,4 +1,5 @@
 import type { Config, PsampleConfig } from './config/config.ts'
+import { pcapRule } from './config/pcap-rule.ts'
 import { effectiveRate } from './config/sampling-rate.ts'
 import type { Sampler } from './datasource/sampler.ts'
 import type { Ledger } from './health/ledger.ts'
@@ -75,10 +76,17 @@ export class KernelSamplers {
   /** Samplers as the configuration wants them on the interfaces that there are. */
   async place(config: Config): Promise<void> {
     const { tc, psample, headerBytes } = config
+    const { interfaces, sampler, withinBudget } = this.#options
     if (this.#tc === undefined || tc === undefined || psample === undefined) return
-    const { interfaces, withinBudget } = this.#options
     const rateOf = (port: Interface) => withinBudget(effectiveRate(config, port).rate)
-    await this.#tc.apply(wantedSamplers(interfaces.byIndex, { tc, psample, headerBytes }, rateOf))
+    const wanted = wantedSamplers(interfaces.byIndex, { tc, psample, headerBytes }, rateOf)
+    // What others feed into the groups may be finer. (Packets of a pcap block have the rate of that block.)
+    const rates = new Map(wanted.map(({ ifIndex, rate }) => [ifIndex, rate]))
+    for (const port of interfaces.byIndex.values()) {
+      const rate = pcapRule(config.pcap, port).rule === undefined ? rates.get(port.ifIndex) : undefined
+      sampler.configureRate(port.ifIndex, rate ?? 0)
+    }
+    await this.#tc.apply(wanted)
   }
 
   /** An interface is gone. */
@@ -119,6 +127,8 @@ export class KernelSamplers {
       await tc.stop()
       this.#tc = undefined
       this.#counted.clear()
+      const { interfaces, sampler } = this.#options
+      for (const ifIndex of interfaces.byIndex.keys()) sampler.configureRate(ifIndex, 0)
     }
   }
 

@@ -78,7 +78,7 @@ export class Sampler {
     }
     if (source.configuredRate > rate) {
       source.heldRate += rate
-      if (source.heldRate < source.configuredRate) {
+      if (source.heldRate + rate / 2 < source.configuredRate) {
         this.subSampled++
         return
       }
@@ -90,10 +90,13 @@ export class Sampler {
 
   /**
    * Asks for 1 in `rate` of the packets of an interface whose feed may sample more often; 0 takes the feed's rate.
-   * Samples are then merged until their rates add up, and the one that is sent carries the sum.
+   * So many samples are then merged into one that the sum of their rates, which it carries, is as near to `rate` as
+   * it can be: a feed that is only a little finer, as hardware rounds it, passes as it is.
    */
   configureRate(ifIndex: number, rate: number): void {
+    if (rate === 0 && !this.#sources.has(ifIndex)) return
     const source = this.#sources.get(ifIndex) ?? this.#add(ifIndex)
+    if (source.configuredRate === rate) return
     source.configuredRate = rate
     source.heldRate = 0
   }

@@ -88,10 +88,18 @@ describe('the sampler', () => {
   test('a feed finer than configured is thinned, and the rate that is sent is the true one', () => {
     const { under, field, stop } = sampler()
     under.configureRate(2, 1000)
-    for (let i = 0; i < 6; i++) under.accept(packetSample(64, { samplingRate: 400 }))
-    assert.deepEqual(field(AT.rate), [1200, 1200])
-    assert.deepEqual(field(AT.pool), [1200, 2400])
+    for (let i = 0; i < 6; i++) under.accept(packetSample(64, { samplingRate: 300 }))
+    assert.deepEqual(field(AT.rate), [900, 900])
+    assert.deepEqual(field(AT.pool), [900, 1800])
     assert.equal(under.offered, under.exported + under.subSampled)
+    // As near as can be: 2 x 400, not 3 x 400; 900 as it is.
+    for (let i = 0; i < 2; i++) under.accept(packetSample(64, { samplingRate: 400 }))
+    under.accept(packetSample(64, { samplingRate: 900 }))
+    under.accept(packetSample(64, { samplingRate: 2000 }))
+    assert.deepEqual(field(AT.rate), [900, 900, 800, 900, 2000])
+    under.configureRate(2, 0)
+    under.accept(packetSample(64, { samplingRate: 1 }))
+    assert.deepEqual(field(AT.rate).at(-1), 1)
     stop()
   })
 
