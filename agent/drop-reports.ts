@@ -4,7 +4,7 @@ import { type DropCount, Notifier, type NotifierSettings } from './datasource/no
 import type { Datagrams } from './export/datagrams.ts'
 import type { Ledger } from './health/ledger.ts'
 import type { Logger } from './health/log.ts'
-import type { DropSink } from './samples/drop.ts'
+import { type DropSink, Names } from './samples/drop.ts'
 import { DropAlerts, type KnownInterfaces } from './sources/drop-alerts.ts'
 import { DropMonitorSource, type DropMonitorState } from './sources/drop-monitor.ts'
 
@@ -45,6 +45,8 @@ const DEFAULTS: NotifierSettings = {
 }
 
 export class DropReports {
+  /** Of all sources, so that the notifier can tell names apart by their numbers. */
+  readonly names = new Names()
   /** Takes a drop that another source than the configured one has seen; nothing may come from both. */
   readonly accept: DropSink
   /** To be called when all drops of a batch have been given to accept(). */
@@ -82,6 +84,7 @@ export class DropReports {
       interfaces,
       ledger,
       sink: notifier.accept,
+      names: this.names,
       onLost: notifier.lost,
     })
     const truncateBytes = Math.max(headerBytes, LEAST_BYTES)

@@ -20,6 +20,8 @@ export interface DropAlertsOptions {
   readonly interfaces: KnownInterfaces
   readonly ledger: Ledger
   readonly sink: DropSink
+  /** Shared with other sources that have the same sink. */
+  readonly names?: Names
   /** Told of alerts that were lost here. */
   readonly onLost: (count: number) => void
 }
@@ -37,7 +39,7 @@ export class DropAlerts {
   foreign = 0
 
   readonly #options: DropAlertsOptions
-  readonly #names = new Names()
+  readonly #names: Names
   readonly #alert = emptyDropAlert()
   readonly #drop = emptyDrop()
   readonly #malformed: Loss
@@ -46,6 +48,7 @@ export class DropAlerts {
 
   constructor(options: DropAlertsOptions) {
     this.#options = options
+    this.#names = options.names ?? new Names()
     this.#malformed = options.ledger.loss(
       'drop-monitor',
       'malformed',

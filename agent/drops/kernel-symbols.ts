@@ -1,0 +1,178 @@
+import { open } from 'node:fs/promises'
+
+/**
+ * The functions of the running kernel by their addresses, from /proc/kallsyms: for each line address, type and name, and
+ * for those of modules the module in brackets. The file is made while it is read, a page at a time, which takes a tenth
+ * of a second: it is read by the thread pool, and looked at page by page.
+ */
+
+/** Types of functions; the others are data. */
+const FUNCTION_TYPES = new Set([...'tTwW'].map(type => type.charCodeAt(0)))
+const ADDRESS_DIGITS = 16
+const CHUNK_BYTES = 65_536
+const NEWLINE = 10
+/** Of an address, so many of the upper 32 bits are kept: in those above, all of the kernel's are alike. */
+const HIGH_MASK = 0x1f_ffff
+/** Nothing this far behind the beginning of the last function belongs to it. */
+const MOST_FUNCTION_BYTES = 1 << 20
+
+interface Symbols {
+  /** Ascending. */
+  readonly addresses: Float64Array
+  /** Where each name begins in `names`, and where the last one ends. */
+  readonly starts: Uint32Array
+  readonly names: Buffer
+}
+
+/** An address as one number: two words of 32 bits. */
+export function addressOf(high: number, low: number): number {
+  return (high & HIGH_MASK) * 2 ** 32 + (low >>> 0)
+}
+
+export class KernelSymbols {
+  readonly #symbols: Symbols
+
+  /**
+   * Reads the symbols. A process that may not see addresses (CAP_SYSLOG, kernel.kptr_restrict) gets a table of none.
+   * Throws what the file system has against it.
+   */
+  static async read(path = '/proc/kallsyms'): Promise<KernelSymbols> {
+    const collector = new Collector()
+    const file = await open(path)
+    try {
+      const chunk = Buffer.alloc(CHUNK_BYTES)
+      let kept = 0
+      for (;;) {
+        const { bytesRead } = await file.read(chunk, kept, CHUNK_BYTES - kept)
+        if (bytesRead === 0) break
+        const used = collector.take(chunk, kept + bytesRead)
+        chunk.copyWithin(0, used, kept + bytesRead)
+        kept += bytesRead - used
+        // A line that is longer than all the room is none.
+        if (kept === CHUNK_BYTES) kept = 0
+      }
+    } finally {
+      await file.close()
+    }
+    return new KernelSymbols(collector.symbols())
+  }
+
+  private constructor(symbols: Symbols) {
+    this.#symbols = symbols
+  }
+
+  /** Functions known. */
+  get size(): number {
+    return this.#symbols.addresses.length
+  }
+
+  /** What is at this address, as the kernel writes it: `name+0xoffset/0xsize`; undefined when there is no function. */
+  at(address: number): string | undefined {
+    const { addresses, starts, names } = this.#symbols
+    let low = 0
+    let high = addresses.length
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if (addresses[middle]! <= address) low = middle + 1
+      else high = middle
+    }
+    const next = addresses[low]
+    // Of several names for one function the first is the kernel's choice, too.
+    let at = low - 1
+    if (at < 0) return undefined
+    while (at > 0 && addresses[at - 1] === addresses[at]) at--
+    const start = addresses[at]!
+    const size = (next ?? start + MOST_FUNCTION_BYTES) - start
+    if (address - start >= Math.min(size, MOST_FUNCTION_BYTES)) return undefined
+    const [name, module] = names.toString('latin1', starts[at]!, starts[at + 1]!).split('\t')
+    const place = `${name}+0x${(address - start).toString(16)}/0x${size.toString(16)}`
+    return module === undefined ? place : `${place} ${module}`
+  }
+}
+
+/** Gathers the functions of the lines that it is given. */
+class Collector {
+  #count = 0
+  #addresses = new Float64Array(1 << 16)
+  #starts = new Uint32Array(1 << 16)
+  #names = Buffer.alloc(1 << 20)
+  #nameBytes = 0
+  #isSorted = true
+
+  /** Takes the whole lines among the first `length` bytes; gives the number of bytes that they have. */
+  take(bytes: Buffer, length: number): number {
+    let line = 0
+    for (;;) {
+      const end = bytes.indexOf(NEWLINE, line)
+      if (end < 0 || end >= length) return line
+      if (FUNCTION_TYPES.has(bytes[line + ADDRESS_DIGITS + 1]!)) this.#add(bytes, line, end)
+      line = end + 1
+    }
+  }
+
+  symbols(): Symbols {
+    const count = this.#count
+    const starts = this.#starts.slice(0, count + 1)
+    starts[count] = this.#nameBytes
+    const addresses = this.#addresses.slice(0, count)
+    const names = Buffer.from(this.#names.subarray(0, this.#nameBytes))
+    return this.#isSorted ? { addresses, starts, names } : sorted({ addresses, starts, names })
+  }
+
+  #add(bytes: Buffer, line: number, end: number): void {
+    const [high, low] = [hex(bytes, line), hex(bytes, line + 8)]
+    const address = addressOf(high, low)
+    if (Number.isNaN(high + low) || address === 0) return
+    const name = line + ADDRESS_DIGITS + 3
+    const length = end - name
+    const count = this.#count
+    if (count + 1 >= this.#addresses.length) {
+      this.#addresses = grown(this.#addresses, new Float64Array(2 * this.#addresses.length))
+      this.#starts = grown(this.#starts, new Uint32Array(2 * this.#starts.length))
+    }
+    if (this.#nameBytes + length > this.#names.length)
+      this.#names = grown(this.#names, Buffer.alloc(2 * this.#names.length + length))
+    if (count > 0 && address < this.#addresses[count - 1]!) this.#isSorted = false
+    this.#addresses[count] = address
+    this.#starts[count] = this.#nameBytes
+    this.#nameBytes += bytes.copy(this.#names, this.#nameBytes, name, end)
+    this.#count++
+  }
+}
+
+/** Those of the kernel come in their order, those of modules in any. */
+function sorted({ addresses, starts, names }: Symbols): Symbols {
+  const order = Array.from(addresses.keys())
+  order.sort((a, b) => addresses[a]! - addresses[b]! || a - b)
+  const result = {
+    addresses: new Float64Array(order.length),
+    starts: new Uint32Array(order.length + 1),
+    names: Buffer.alloc(names.length),
+  }
+  let at = 0
+  for (const [i, from] of order.entries()) {
+    result.addresses[i] = addresses[from]!
+    result.starts[i] = at
+    at += names.copy(result.names, at, starts[from]!, starts[from + 1]!)
+  }
+  result.starts[order.length] = at
+  return result
+}
+
+function grown<Memory extends { set(from: Memory): void }>(from: Memory, to: Memory): Memory {
+  to.set(from)
+  return to
+}
+
+/** Eight hexadecimal digits; NaN when they are none. */
+function hex(bytes: Buffer, at: number): number {
+  let value = 0
+  for (let i = at; i < at + 8; i++) {
+    const digit = bytes[i]!
+    const isNumber = digit >= 0x30 && digit <= 0x39
+    const isLetter = digit >= 0x61 && digit <= 0x66
+    if (!isNumber && !isLetter) return Number.NaN
+    value = value * 16 + digit - (isNumber ? 0x30 : 0x57)
+  }
+  return value
+}
