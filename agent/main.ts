@@ -1,30 +1,8 @@
-import { Command } from 'commander'
-import { version } from './version.ts'
+import { weirProgram } from './program.ts'
 
 /** Arguments → command → exit status. */
 
-/** Only the command that is asked for is loaded: the daemon then carries no decoder in its memory. */
-const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
-  run: async () => (await import('./command/run.ts')).runCommand(),
-  check: async () => (await import('./command/check.ts')).checkCommand(),
-  reload: async () => (await import('./command/reload.ts')).reloadCommand(),
-  explain: async () => (await import('./command/explain.ts')).explainCommand(),
-  decode: async () => (await import('./command/decode.ts')).decodeCommand(),
-  demo: async () => (await import('./command/demo.ts')).demoCommand(),
-}
-/** Run by the demo itself in its lab. */
-const DEMO_TRAFFIC = 'demo-traffic'
-
-const program = new Command('weir')
-  .description('sFlow v5 agent for Linux hosts and switches: packet samples, dropped packets and counters')
-  .version(version, '-V, --version')
-  .showHelpAfterError('(weir COMMAND --help tells more)')
-
-const asked = process.argv[2] ?? ''
-if (asked === DEMO_TRAFFIC) program.addCommand((await import('./command/demo.ts')).demoTrafficCommand())
-const names = Object.hasOwn(COMMANDS, asked) ? [asked] : Object.keys(COMMANDS)
-for (const name of names) program.addCommand(await COMMANDS[name]!())
-
+const program = await weirProgram(process.argv[2])
 try {
   await program.parseAsync()
 } catch (error) {

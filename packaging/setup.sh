@@ -66,7 +66,7 @@ case $step in
     native
     ;;
   test)
-    debian iproute2 iputils-ping ethtool tcpdump tshark pmacct nfdump-sflow dnsmasq-base
+    debian iproute2 iputils-ping ethtool tcpdump tshark pmacct nfdump-sflow dnsmasq-base mandoc zsh
     vm
     ;;
   vm) vm ;;

@@ -15,7 +15,10 @@ export function configurationReference(): string {
   const blocks = current.filter((named): named is [string, AnyBlock] => named[1].form === 'block')
   return [
     '<!-- Made from agent/config/settings.ts by `node packaging/config-docs.ts`. -->',
+    '',
+    '# The configuration file',
     INTRODUCTION,
+    MARKS,
     '## Settings of the agent',
     '',
     ...table(settings),
@@ -34,9 +37,8 @@ export function configurationReference(): string {
   ].join('\n')
 }
 
-const INTRODUCTION = `
-# The configuration file
-
+/** What the language is like, in Markdown. */
+export const INTRODUCTION = `
 \`weir\` reads \`/etc/weir.conf\`, or if there is none \`/etc/hsflowd.conf\`; \`-f FILE\` names another one. The language is that of
 hsflowd, and what hsflowd accepts is accepted. \`weir check\` shows every mistake with its place.
 
@@ -56,8 +58,9 @@ sFlow {
 - A setting that is given again replaces the earlier value; \`agent.cidr\`, \`collector\`, \`pcap\` and \`opx { port }\` add to it.
 - Whole numbers are decimal, \`0x…\` hexadecimal or \`0…\` octal, and may end in \`K\`, \`M\` or \`G\` (thousand, million, milliard).
 - Regular expressions are POSIX extended ones and match anywhere in the name unless they are anchored.
+`
 
-A setting marked **no effect** is accepted, so that a file written for hsflowd can stay as it is, and \`weir check\` says why
+const MARKS = `A setting marked **no effect** is accepted, so that a file written for hsflowd can stay as it is, and \`weir check\` says why
 it has none. One marked **weir** is not known to hsflowd.
 `
 
