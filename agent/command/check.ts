@@ -1,43 +1,71 @@
 import { Command } from 'commander'
+import type { Config } from '../config/config.ts'
 import { ConfigFileError, loadConfigFile } from '../config/load.ts'
-import { formatProblem, linesOf, type Problem } from '../config/problem.ts'
+import { byPlace, formatProblem, linesOf, type Place, type Problem } from '../config/problem.ts'
+import { describeNetwork, doubtsOf } from './doubts.ts'
+
+interface Options {
+  readonly file?: string
+  readonly fileOnly?: true
+  readonly json?: true
+  readonly strict?: true
+}
 
 /** `weir check`: prints every problem of a configuration; exit status 1 when one of them is an error. */
 export function checkCommand(): Command {
   return new Command('check')
-    .description('read a configuration file and show every problem in it')
+    .summary('show every problem in a configuration file')
+    .description(
+      'Reads a configuration file and shows every problem in it with its place. An error refuses the file; a warning ' +
+        'is for what is taken and may not do what one expects, by itself or on this machine: an interface, address ' +
+        'or namespace that is not there, packets that are sampled twice.',
+    )
     .option(
       '-f, --file <file>',
       'file to read, - for standard input (default: /etc/weir.conf, else /etc/hsflowd.conf)',
     )
-    .option('--json', 'print one JSON object')
+    .option('--file-only', 'leave aside the machine: the file is for another one')
+    .option('--strict', 'exit with 1 when there are warnings, too')
+    .option('--json', 'print one JSON object: file, ok, errors, warnings, problems')
     .addHelpText(
       'after',
-      '\nExit status: 0 when the agent would take the file (there may be warnings), else 1.',
+      '\nExit status: 0 when the agent would take the file, 1 when it has an error (with --strict: or a warning) or ' +
+        'cannot be read.',
     )
-    .action(async (options: { file?: string; json?: true }) => {
-      process.exitCode = await check(options.file, options.json === true)
+    .action(async (options: Options) => {
+      process.exitCode = await check(options)
     })
 }
 
-async function check(path: string | undefined, json: boolean): Promise<number> {
+async function check(options: Options): Promise<number> {
   let loaded: Awaited<ReturnType<typeof loadConfigFile>>
   try {
-    loaded = await loadConfigFile(path)
+    loaded = await loadConfigFile(options.file)
   } catch (error) {
     if (!(error instanceof ConfigFileError)) throw error
     process.stderr.write(`weir check: ${error.message}\n`)
     return 1
   }
-  const { file, text, problems } = loaded
+  const { file, text, config, places } = loaded
+  const doubts = config === undefined || options.fileOnly ? [] : await doubtsHere(config, places)
+  const problems = [...loaded.problems, ...doubts].sort(byPlace)
   const errors = problems.filter(({ severity }) => severity === 'error').length
   const warnings = problems.length - errors
-  if (json) {
+  if (options.json) {
     process.stdout.write(`${JSON.stringify({ file, ok: errors === 0, errors, warnings, problems })}\n`)
   } else {
     process.stdout.write(report(file, text, problems, errors, warnings))
   }
-  return errors === 0 ? 0 : 1
+  return errors === 0 && (warnings === 0 || !options.strict) ? 0 : 1
+}
+
+async function doubtsHere(config: Config, places: ReadonlyMap<string, Place>): Promise<readonly Problem[]> {
+  try {
+    return doubtsOf(config, places, await describeNetwork())
+  } catch (error) {
+    process.stderr.write(`weir check: this machine is not looked at: ${(error as Error).message}\n`)
+    return []
+  }
 }
 
 function report(

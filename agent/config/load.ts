@@ -5,7 +5,7 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { isIP, isIPv6 } from 'node:net'
 import type { CollectorConfig, Config, DropmonConfig, ExternalConfig, PcapConfig } from './config.ts'
 import { type Parsed, parse } from './parse.ts'
-import { byPlace, type Problem, type Severity } from './problem.ts'
+import { byPlace, type Place, type Problem, type Severity } from './problem.ts'
 import { speedName } from './sampling-rate.ts'
 import type { Values } from './settings.ts'
 
@@ -14,6 +14,8 @@ export interface Loaded {
   readonly config: Config | undefined
   /** All problems, errors and warnings, in the order of the file. */
   readonly problems: readonly Problem[]
+  /** Where each thing that the file sets is: `sFlow`, `psample.group`, `collector[0].ip`. */
+  readonly places: ReadonlyMap<string, Place>
 }
 
 /** A file that could not be read at all; the message says which and why. */
@@ -34,7 +36,8 @@ export function loadConfig(text: string, file: string): Loaded {
   checkRules(parsed, problems)
   problems.sort(byPlace)
   const refused = problems.some(({ severity }) => severity === 'error')
-  return { config: refused ? undefined : freeze(toConfig(parsed, file)), problems }
+  const config = refused ? undefined : freeze(toConfig(parsed, file))
+  return { config, problems, places: parsed.places }
 }
 
 /**
