@@ -1,4 +1,5 @@
-import { Command, InvalidArgumentError } from 'commander'
+import { Command, InvalidArgumentError, Option } from 'commander'
+import { Forwarder, type Target } from '../decode/forwarder.ts'
 import {
   fromFile,
   fromStream,
@@ -7,8 +8,14 @@ import {
   type ListenAddress,
   type Received,
 } from '../decode/input.ts'
+import { sampleLines } from '../decode/line.ts'
+import { PacketFile } from '../decode/packet-file.ts'
+import { type ScannedSample, Scanner } from '../decode/scanner.ts'
+import { sflowtoolLines } from '../decode/sflowtool.ts'
+import { Statistics } from '../decode/statistics.ts'
 import { StreamWatch } from '../decode/streams.ts'
-import { datagramText } from '../decode/text.ts'
+import { datagramText, harmless } from '../decode/text.ts'
+import { TextBuffer } from '../decode/text-buffer.ts'
 import { type DecodedDatagram, decodeDatagram, SFLOW_PORT } from '../wire/sflow/datagram.ts'
 import { datagramToJson } from '../wire/sflow/json.ts'
 import { WireError } from '../wire/xdr.ts'
@@ -23,19 +30,33 @@ Input:
   neither    listens on UDP port ${SFLOW_PORT}, as with --listen ${SFLOW_PORT}
 
 Output, on standard output:
-  A line for each datagram, indented its samples and their records. With --json one JSON object a line:
-  fields under their published names, 64-bit numbers as strings, bytes in hexadecimal, addresses as text,
-  "from" and "time" where they are known. Unknown records are kept as "raw".
+  (nothing)     a line for each datagram, indented its samples and their records
+  --json        one JSON object for each datagram: fields under their published names, 64-bit numbers as
+                strings, bytes in hexadecimal, addresses as text, "from" and "time" where they are known.
+                Unknown records are kept as "raw"
+  --line        one line of name=value words for each flow sample, dropped packet and counter record:
+                weir decode --line FILE.pcap | grep 'reason=acl'
+  --sflowtool   FLOW and CNTR lines as sflowtool -l writes them
+  --statistics  at the end, for each agent and data source: what came, and what is missing by sequence numbers
+                and sample pools. With --json as one JSON object
+  With --pcap, --forward or --statistics nothing else is printed unless one of the first four is asked for.
 
 What is wrong goes to standard error, with the byte offset in the datagram and the path to the field; so do
 datagrams that are missing in a sequence, and restarts of an agent.
 
 Exit status: 0, or 1 when a datagram could not be decoded or had a broken structure (not for warnings).`
 
+type Format = 'text' | 'json' | 'line' | 'sflowtool'
+
 interface Options {
   listen?: ListenAddress
   port: number
   json?: true
+  line?: true
+  sflowtool?: true
+  statistics?: true
+  pcap?: string
+  forward: Target[]
   count?: number
   seconds?: number
 }
@@ -48,13 +69,23 @@ export function decodeCommand(): Command {
     .argument('[file]', 'pcap or pcapng capture or file with one datagram, - for standard input')
     .option('-l, --listen <[address:]port>', 'receive datagrams on this UDP port', listenAddress)
     .option('-p, --port <port>', 'UDP port of sFlow in a capture', port, SFLOW_PORT)
-    .option('-j, --json', 'print one JSON object for each datagram')
+    .addOption(
+      new Option('-j, --json', 'print one JSON object for each datagram').conflicts(['line', 'sflowtool']),
+    )
+    .addOption(new Option('-1, --line', 'print one line for each sample').conflicts('sflowtool'))
+    .option('--sflowtool', 'print lines as sflowtool -l does')
+    .option('-S, --statistics', 'at the end, print what came and what is missing')
+    .option('-w, --pcap <file>', 'write sampled headers as a capture: pcapng if the name ends so, else pcap')
+    .option('-f, --forward <host:port>', 'pass the datagrams on, unchanged; may be repeated', targets, [])
     .option('-c, --count <n>', 'stop after this many datagrams', positive)
     .option('-s, --seconds <n>', 'stop after this many seconds', positive)
     .addHelpText('after', HELP)
     .action(async (file: string | undefined, options: Options, command: Command) => {
       if (file !== undefined && options.listen !== undefined) {
         command.error('error: a file and --listen exclude each other')
+      }
+      if (options.pcap === '-' && formatOf(options) !== undefined) {
+        command.error('error: a capture and text cannot both go to standard output')
       }
       process.exitCode = await decode(file, options)
     })
@@ -70,17 +101,20 @@ async function decode(file: string | undefined, options: Options): Promise<numbe
     if (error.code !== 'EPIPE') throw error
     process.exit()
   })
+  let show: Show | undefined
   try {
-    const { status, shown } = await show(openInput(file, options, stop.signal), options)
-    if (file !== undefined && shown === 0 && status === 0) {
+    show = await Show.open(options)
+    await show.all(openInput(file, options, stop.signal))
+    if (file !== undefined && show.shown === 0 && show.status === 0) {
       complain(`${nameOf(file)}: no datagram to UDP port ${options.port}`)
     }
-    return status
+    return show.status
   } catch (error) {
     if (!(error instanceof WireError) && !isSystemError(error)) throw error
     complain(file === undefined ? error.message : `${nameOf(file)}: ${error.message}`)
     return 1
   } finally {
+    await show?.close()
     clearTimeout(timer)
     process.off('SIGINT', abort).off('SIGTERM', abort)
   }
@@ -97,33 +131,150 @@ function nameOf(file: string): string {
   return file === '-' ? 'standard input' : file
 }
 
-/** Prints every datagram; gives the exit status and how many datagrams there were. */
-async function show(input: Input, { json, count }: Options): Promise<{ status: number; shown: number }> {
-  const streams = new StreamWatch()
-  let status = 0
-  let shown = 0
-  for await (const received of input) {
-    if ('reason' in received) {
-      complain(`${received.from}: ${received.reason}`)
-      status = 1
-      continue
+/** What is printed of each datagram; undefined for nothing. */
+function formatOf({ json, line, sflowtool, statistics, pcap, forward }: Options): Format | undefined {
+  if (line === true) return 'line'
+  if (sflowtool === true) return 'sflowtool'
+  const isQuiet = statistics === true || pcap !== undefined || forward.length > 0
+  if (json === true) return statistics === true ? undefined : 'json'
+  return isQuiet ? undefined : 'text'
+}
+
+/** Everything that is done with each datagram. */
+class Show {
+  status = 0
+  shown = 0
+  readonly #format: Format | undefined
+  readonly #options: Options
+  readonly #forwarders: readonly Forwarder[]
+  readonly #file: PacketFile | undefined
+  readonly #statistics: Statistics | undefined
+  readonly #streams = new StreamWatch()
+  readonly #scanner = new Scanner()
+  readonly #out = new TextBuffer(bytes => void process.stdout.write(bytes))
+  /** Of the datagram that is being shown. */
+  #received: Received | undefined
+  #prefix = ''
+  #prefixTime: bigint | undefined
+  readonly #sink = {
+    datagram: (scanned: ScannedSample) => this.#statistics?.datagram(scanned),
+    sample: (scanned: ScannedSample) => this.#sample(scanned),
+  }
+
+  private constructor(options: Options, forwarders: readonly Forwarder[], file: PacketFile | undefined) {
+    this.#options = options
+    this.#format = formatOf(options)
+    this.#forwarders = forwarders
+    this.#file = file
+    this.#statistics = options.statistics === true ? new Statistics() : undefined
+  }
+
+  /** Opens what the datagrams go to. Fails with an error of the system. */
+  static async open(options: Options): Promise<Show> {
+    const forwarders = await Promise.all(options.forward.map(Forwarder.open))
+    const file = options.pcap === undefined ? undefined : new PacketFile(options.pcap)
+    return new Show(options, forwarders, file)
+  }
+
+  async all(input: Input): Promise<void> {
+    for await (const batch of input) {
+      for (const received of batch) {
+        if ('reason' in received) {
+          complain(`${received.from}: ${received.reason}`)
+          this.status = 1
+          continue
+        }
+        for (const forwarder of this.#forwarders) {
+          forwarder.send(received.bytes)
+          await forwarder.ready()
+        }
+        this.#datagram(received)
+        if (++this.shown === this.#options.count) return
+      }
+      // A stream that is looked at while it runs is written as it comes.
+      this.#out.flush()
+      this.#file?.flush()
     }
+  }
+
+  /** Writes what is left, and what was counted. */
+  async close(): Promise<void> {
+    this.#out.flush()
+    for (const forwarder of this.#forwarders) {
+      await forwarder.close()
+      const { target, sent, failed, problem } = forwarder
+      complain(
+        `forwarded ${sent} datagrams to ${target.host}:${target.port}` +
+          (failed > 0 ? `, ${failed} errors, the last: ${problem}` : ''),
+      )
+      if (failed > 0) this.status = 1
+    }
+    if (this.#file !== undefined) {
+      this.#file.close()
+      const { path, written, notWritten } = this.#file
+      if (path !== '-') complain(`${path}: ${written} packets`)
+      if (notWritten > 0)
+        complain(`${path}: ${notWritten} headers of another link type left out; pcapng holds more`)
+    }
+    if (this.#statistics !== undefined) {
+      const { json } = this.#options
+      const text = json === true ? `${JSON.stringify(this.#statistics.json())}\n` : this.#statistics.text()
+      process.stdout.write(text)
+    }
+  }
+
+  #datagram(received: Received): void {
+    const { bytes } = received
+    if (this.#format === 'text' || this.#format === 'json') this.#decoded(received)
+    if (this.#format === 'text' || this.#format === 'json') {
+      if (this.#file !== undefined || this.#statistics !== undefined) this.#scan(received)
+    } else if (!this.#scan(received) || this.#scanner.scanned.broken) {
+      this.#tellWhy(received)
+    }
+    this.#statistics?.countBytes(bytes.length)
+  }
+
+  #scan(received: Received): boolean {
+    const { bytes, time } = received
+    this.#received = received
+    if (this.#format === 'line' && (time !== this.#prefixTime || this.#prefix === '')) {
+      this.#prefixTime = time
+      this.#prefix = time === undefined ? '' : `${isoTime(time)} `
+    }
+    const isWhole = this.#scanner.scan(bytes, 0, bytes.length, this.#sink)
+    if (!isWhole && this.#statistics !== undefined) this.#statistics.malformed++
+    return isWhole
+  }
+
+  #sample(scanned: ScannedSample): void {
+    this.#statistics?.sample(scanned)
+    this.#file?.add(scanned, this.#received!.time)
+    if (this.#format === 'line') sampleLines(scanned, this.#prefix, this.#out)
+    else if (this.#format === 'sflowtool') sflowtoolLines(scanned, this.#out)
+  }
+
+  /** The scanner is quick and tells nothing: the strict decoder says what is wrong with the datagram. */
+  #tellWhy(received: Received): void {
+    this.status = 1
+    const decoded = tryDecode(received)
+    for (const { severity, message } of decoded?.problems ?? [])
+      if (severity === 'error') complain(`${received.from}: ${severity}: ${message}`)
+  }
+
+  #decoded(received: Received): void {
     const decoded = tryDecode(received)
     if (decoded === undefined) {
-      status = 1
-    } else {
-      for (const { severity, message } of decoded.problems) {
-        complain(`${received.from}: ${severity}: ${message}`)
-        if (severity === 'error') status = 1
-      }
-      const event = streams.next(decoded)
-      if (event !== undefined) complain(event)
-      process.stdout.write(json === true ? jsonLine(received, decoded) : textLines(received, decoded))
+      this.status = 1
+      return
     }
-    shown++
-    if (shown === count) break
+    for (const { severity, message } of decoded.problems) {
+      complain(`${received.from}: ${severity}: ${message}`)
+      if (severity === 'error') this.status = 1
+    }
+    const event = this.#streams.next(decoded)
+    if (event !== undefined) complain(event)
+    this.#out.text(this.#format === 'json' ? jsonLine(received, decoded) : textLines(received, decoded))
   }
-  return { status, shown }
 }
 
 function tryDecode({ bytes, from }: Received): DecodedDatagram | undefined {
@@ -137,12 +288,23 @@ function tryDecode({ bytes, from }: Received): DecodedDatagram | undefined {
 }
 
 function jsonLine({ from, time }: Received, decoded: DecodedDatagram): string {
-  return `${JSON.stringify({ from, time: time?.toISOString(), ...(datagramToJson(decoded) as object) })}\n`
+  const value = {
+    from,
+    time: time === undefined ? undefined : isoTime(time),
+    ...(datagramToJson(decoded) as object),
+  }
+  return `${harmless(JSON.stringify(value))}\n`
 }
 
 function textLines({ bytes, from, time }: Received, decoded: DecodedDatagram): string {
-  const when = time === undefined ? '' : `${time.toISOString()} `
+  const when = time === undefined ? '' : `${isoTime(time)} `
   return `${when}${from} ${datagramText(decoded, bytes.length)}`
+}
+
+/** Milliseconds suffice for people. */
+function isoTime(nanoseconds: bigint): string {
+  const date = new Date(Number(nanoseconds / 1_000_000n))
+  return Number.isNaN(date.getTime()) ? 'unknown-time' : date.toISOString()
 }
 
 function complain(text: string): void {
@@ -153,10 +315,24 @@ function isSystemError(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && 'syscall' in error
 }
 
-function listenAddress(text: string): ListenAddress {
+/** An address and a port, either of which may be all there is. */
+function splitAddress(text: string): { address: string | undefined; digits: string | undefined } {
   const [, bracketed, plain, digits] = /^(?:(?:\[([^\]]*)\]|([^[\]:]*)):)?([^:]*)$/.exec(text) ?? []
+  return { address: bracketed ?? plain, digits }
+}
+
+function listenAddress(text: string): ListenAddress {
+  const { address, digits } = splitAddress(text)
   if (digits === undefined) throw new InvalidArgumentError('Expected PORT, ADDRESS:PORT or [IPV6]:PORT.')
-  return { address: bracketed ?? plain, port: port(digits) }
+  return { address, port: port(digits) }
+}
+
+function targets(text: string, before: Target[]): Target[] {
+  const { address, digits } = splitAddress(text)
+  if (digits === undefined) throw new InvalidArgumentError('Expected HOST, HOST:PORT or [IPV6]:PORT.')
+  // A word without a colon is a host.
+  if (address === undefined) return [...before, { host: digits, port: SFLOW_PORT }]
+  return [...before, { host: address, port: port(digits) }]
 }
 
 function port(text: string): number {

@@ -1,20 +1,19 @@
 /** Where datagrams to decode come from: a UDP port, a capture, or a file with one datagram. */
 
 import { createSocket, type Socket } from 'node:dgram'
-import { on, once } from 'node:events'
+import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
-import type { AddressInfo } from 'node:net'
 import type { Readable } from 'node:stream'
 import { endpoint } from '../wire/packet.ts'
-import { isPcap, PcapReader } from '../wire/pcap.ts'
+import { type Captured, isPcap, PcapReader } from '../wire/pcap.ts'
 
 /** One datagram as it was received. */
 export interface Received {
   readonly bytes: Uint8Array
   /** Sender, or the name of the file. */
   readonly from: string
-  /** When it was received; undefined if that is not known. */
-  readonly time: Date | undefined
+  /** When it was received, in nanoseconds since 1970; undefined if that is not known. */
+  readonly time: bigint | undefined
 }
 
 /** Something that should have been a datagram. */
@@ -23,7 +22,8 @@ export interface Lost {
   readonly reason: string
 }
 
-export type Input = AsyncIterable<Received | Lost>
+/** As many at a time as there are. */
+export type Input = AsyncIterable<readonly (Received | Lost)[]>
 
 /** Address and port to listen on; without an address all of the machine's. */
 export interface ListenAddress {
@@ -34,6 +34,9 @@ export interface ListenAddress {
 /** Bytes of socket buffer asked for, so that a burst finds room while a datagram is printed. */
 const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 
+/** Datagrams that may wait for whoever prints them; what comes beyond is lost, and told. */
+const MOST_WAITING = 8192
+
 /** Datagrams sent to a UDP port, until `signal` is aborted. `listening` is told the address in use. */
 export async function* fromUdp(
   listen: ListenAddress,
@@ -41,15 +44,43 @@ export async function* fromUdp(
   listening: (address: string) => void,
 ): Input {
   const socket = await openSocket(listen)
-  try {
-    const messages = on(socket, 'message', { signal })
-    const bound = socket.address()
-    listening(endpoint(bound.address, bound.port))
-    for await (const [bytes, sender] of messages as AsyncIterable<[Buffer, AddressInfo]>) {
-      yield { bytes, from: endpoint(sender.address.replace(/^::ffff:/, ''), sender.port), time: new Date() }
+  let waiting: (Received | Lost)[] = []
+  let lost = 0
+  let failure: Error | undefined
+  let wake = () => {}
+  socket.on('message', (bytes, sender) => {
+    if (waiting.length >= MOST_WAITING) {
+      lost++
+    } else {
+      const from = endpoint(sender.address.replace(/^::ffff:/, ''), sender.port)
+      waiting.push({ bytes, from, time: BigInt(Date.now()) * 1_000_000n })
+      wake()
     }
-  } catch (error) {
-    if (!signal.aborted) throw error
+  })
+  socket.on('error', error => {
+    failure = error
+    wake()
+  })
+  signal.addEventListener('abort', () => wake())
+  const bound = socket.address()
+  const name = endpoint(bound.address, bound.port)
+  listening(name)
+  try {
+    while (!signal.aborted) {
+      if (failure !== undefined) throw failure
+      if (waiting.length === 0) {
+        await new Promise<void>(resolve => {
+          wake = resolve
+        })
+        continue
+      }
+      const batch = waiting
+      waiting = []
+      if (lost > 0)
+        batch.push({ from: name, reason: `${lost} datagrams lost: more came than could be shown` })
+      lost = 0
+      yield batch
+    }
   } finally {
     socket.close()
   }
@@ -86,9 +117,12 @@ async function bind(type: 'udp4' | 'udp6', port: number, address?: string): Prom
 /** A datagram has at most 65,507 bytes; written in hexadecimal, with spaces and comments, it stays below this. */
 const MOST_BYTES_OF_ONE = 1 << 20
 
+/** A capture is read in pieces of this size. */
+const PIECE_BYTES = 1 << 20
+
 /** Datagrams in a file. Fails with an error of the system when it cannot be read. */
 export function fromFile(path: string, port: number, signal: AbortSignal): Input {
-  return fromStream(createReadStream(path), path, port, signal)
+  return fromStream(createReadStream(path, { highWaterMark: PIECE_BYTES }), path, port, signal)
 }
 
 /**
@@ -113,7 +147,8 @@ export async function* fromStream(stream: Readable, name: string, port: number, 
         capture = new PcapReader(port)
         bytes = begin
       }
-      yield* capturedIn(capture, bytes, name)
+      const batch = capture.push(bytes).map(captured => told(captured, name))
+      if (batch.length > 0) yield batch
     }
   } catch (error) {
     if (signal.aborted) return
@@ -122,21 +157,14 @@ export async function* fromStream(stream: Readable, name: string, port: number, 
     signal.removeEventListener('abort', close)
   }
   if (capture !== undefined) capture.end()
-  else if (begin.length > 0) yield { bytes: fromHex(begin) ?? begin, from: name, time: undefined }
+  else if (begin.length > 0) yield [{ bytes: fromHex(begin) ?? begin, from: name, time: undefined }]
 }
 
-function* capturedIn(capture: PcapReader, bytes: Uint8Array, name: string): Generator<Received | Lost> {
-  for (const captured of capture.push(bytes)) {
-    if ('bytes' in captured) {
-      const { time } = captured
-      const date = time === undefined ? undefined : new Date(Number(time / 1_000_000n))
-      yield { bytes: captured.bytes, from: captured.from, time: date }
-    } else {
-      yield {
-        from: `${name}: packet ${captured.packet} at byte offset ${captured.offset}`,
-        reason: captured.reason,
-      }
-    }
+function told(captured: Captured, name: string): Received | Lost {
+  if ('bytes' in captured) return captured
+  return {
+    from: `${name}: packet ${captured.packet} at byte offset ${captured.offset}`,
+    reason: captured.reason,
   }
 }
 

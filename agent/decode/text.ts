@@ -39,7 +39,7 @@ export function datagramText(datagram: DecodedDatagram, bytes: number): string {
 }
 
 function sampleLines(block: SampleBlock): string[] {
-  if ('raw' in block) return [`  sample ${rawText(block)}`]
+  if ('raw' in block) return rawLines('  ', 'sample', block)
   const { sample, value, records } = block
   const flow = flowSampleOf(block)
   const counters = countersSampleOf(block)
@@ -63,7 +63,7 @@ function sampleLines(block: SampleBlock): string[] {
 }
 
 function recordLines(block: RecordBlock): string[] {
-  if ('raw' in block) return [`    record ${rawText(block)}`]
+  if ('raw' in block) return rawLines('    ', 'record', block)
   const { record, value, tail } = block
   const lines = record === sampledHeader ? headerLines(value as SampledHeader) : recordText(record, value)
   return [...lines, ...tailLines('      ', tail)]
@@ -139,20 +139,30 @@ function valueText(kind: Kind<unknown>, value: unknown): string {
       return valueText(shape.cases[type]!, inner)
     }
     case 'struct':
-      return `{${Object.entries(value as object)
-        .map(([name, field]) => `${name}=${valueText(shape.fields[name]!, field)}`)
-        .join(' ')}}`
+      return `{${fieldsText(shape.fields, value)}}`
     default:
       return String(value)
   }
 }
 
+/** The fields of a structure as `name=value` on one line. */
+export function fieldsText(fields: Fields, value: unknown): string {
+  return Object.entries(value as object)
+    .map(([name, field]) => `${name}=${valueText(fields[name]!, field)}`)
+    .join(' ')
+}
+
 /** In quotes, without characters that a terminal would obey. */
 function quoted(text: string): string {
-  return JSON.stringify(text).replace(
-    /[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
-    character => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  )
+  return harmless(JSON.stringify(text))
+}
+
+/** Everything that a terminal or an eye might take for something else, in text that JSON.stringify has made. */
+const TREACHEROUS = /[\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g
+
+/** JSON text in which terminals find nothing to obey: control characters, and those that turn the direction of text. */
+export function harmless(json: string): string {
+  return json.replace(TREACHEROUS, character => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }
 
 /** The name of an enumerated value, or its number. */
@@ -162,7 +172,7 @@ function nameOf({ shape }: Kind<unknown>, code: number): string {
   return name.includes(' ') ? JSON.stringify(name) : name
 }
 
-function sourceText({ type, index }: DataSource): string {
+export function sourceText({ type, index }: DataSource): string {
   return `${dataSourceType[type] ?? `source type ${type}`} ${index}`
 }
 
@@ -184,8 +194,18 @@ function reasonText(code: number): string {
   return name === undefined ? String(code) : `${name} (${code})`
 }
 
-function rawText({ enterprise, format, raw }: RawBlock): string {
-  return `${enterprise}:${format}, ${raw.length} bytes: ${bytesText(raw)}`
+/** What is not understood: its place in the datagram and all of its bytes. */
+function rawLines(indent: string, what: string, { enterprise, format, raw, offset }: RawBlock): string[] {
+  const place = offset === undefined ? '' : ` at ${offset}`
+  const title = `${indent}${what} ${enterprise}:${format}${place}, ${raw.length} bytes`
+  if (raw.length <= MOST_BYTES) return [`${title}: ${bytesText(raw)}`]
+  const lines = [title]
+  const HEAD_BYTES = 8
+  for (let at = 0; at < raw.length; at += MOST_BYTES) {
+    const number = String((offset ?? -HEAD_BYTES) + HEAD_BYTES + at).padStart(5)
+    lines.push(`${indent}  ${number}  ${toHex(raw.subarray(at, at + MOST_BYTES))}`)
+  }
+  return lines
 }
 
 function tailLines(indent: string, tail: Uint8Array | undefined): string[] {

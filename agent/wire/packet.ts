@@ -56,116 +56,219 @@ export const IP_PROTOCOL = {
   sctp: 132,
 } as const
 
-/** Reads a sampled header. `headerProtocol` is that of sampled_header: 1 Ethernet, 11 IPv4, 12 IPv6, 13 MPLS. */
-export function parsePacket(headerProtocol: number, bytes: Uint8Array): Packet {
-  switch (headerProtocol) {
-    case 1:
-      return parseEthernet(bytes)
-    case 11:
-      return parseNetwork(ETHERTYPE.ipv4, bytes, 0)
-    case 12:
-      return parseNetwork(ETHERTYPE.ipv6, bytes, 0)
-    case 13:
-      return parseNetwork(ETHERTYPE.mpls, bytes, 0)
-    default:
-      return {}
+/**
+ * What a packet says, as numbers and places: read again and again into the same object, with nothing allocated. Places
+ * are indices of `bytes`. -1 stands for what is not there.
+ */
+export class PacketFields {
+  bytes: Uint8Array = new Uint8Array(0)
+  /** Destination MAC address; the source follows. */
+  macAt = -1
+  /** First VLAN tag: 2 bytes of priority and number, then the EtherType behind it. */
+  vlanAt = -1
+  vlanCount = 0
+  etherType = -1
+  /** First label stack entry. */
+  mplsAt = -1
+  mplsCount = 0
+  arpOperation = -1
+  /** 4 or 6 where srcAt and dstAt are addresses of that version (of ARP: 4), else 0. */
+  ipVersion = 0
+  /** The IP header. */
+  ipAt = -1
+  srcAt = -1
+  dstAt = -1
+  ipProtocol = -1
+  tos = -1
+  ttl = -1
+  fragmentOffset = -1
+  srcPort = -1
+  dstPort = -1
+  tcpFlags = -1
+  icmpType = -1
+  icmpCode = -1
+  /** Of UDP: the payload, and its length by the UDP header. */
+  payloadAt = -1
+  payloadLength = -1
+
+  /** Reads a sampled header. `headerProtocol` is that of sampled_header: 1 Ethernet, 11 IPv4, 12 IPv6, 13 MPLS. */
+  read(headerProtocol: number, bytes: Uint8Array, at: number, end: number): void {
+    switch (headerProtocol) {
+      case 1:
+        this.readEthernet(bytes, at, end)
+        break
+      case 11:
+        this.readNetwork(ETHERTYPE.ipv4, bytes, at, end)
+        break
+      case 12:
+        this.readNetwork(ETHERTYPE.ipv6, bytes, at, end)
+        break
+      case 13:
+        this.readNetwork(ETHERTYPE.mpls, bytes, at, end)
+        break
+      default:
+        this.#begin(bytes)
+    }
   }
-}
 
-/** Reads an Ethernet frame from its destination address on. */
-export function parseEthernet(bytes: Uint8Array): Packet {
-  if (bytes.length < 14) return {}
-  const packet: Packet = { dst_mac: formatMac(bytes, 0), src_mac: formatMac(bytes, 6) }
-  let type = u16(bytes, 12)
-  let offset = 14
-  while ((type === ETHERTYPE.vlan || type === ETHERTYPE.providerVlan) && offset + 4 <= bytes.length) {
-    const tag = u16(bytes, offset)
-    packet.vlans ??= []
-    packet.vlans.push({ id: tag & 0xfff, priority: tag >> 13 })
-    type = u16(bytes, offset + 2)
-    offset += 4
+  /** Reads an Ethernet frame from its destination address on. */
+  readEthernet(bytes: Uint8Array, at: number, end: number): void {
+    const LEAST_ETHERTYPE = 0x600
+    this.#begin(bytes)
+    if (end - at < 14) return
+    this.macAt = at
+    let type = u16(bytes, at + 12)
+    let offset = at + 14
+    while ((type === ETHERTYPE.vlan || type === ETHERTYPE.providerVlan) && offset + 4 <= end) {
+      if (this.vlanCount++ === 0) this.vlanAt = offset
+      type = u16(bytes, offset + 2)
+      offset += 4
+    }
+    if (type >= LEAST_ETHERTYPE) this.#network(type, bytes, offset, end)
   }
-  const LEAST_ETHERTYPE = 0x600
-  return type < LEAST_ETHERTYPE ? packet : { ...packet, ...parseNetwork(type, bytes, offset) }
-}
 
-/** Reads what an EtherType announces, from byte `offset` on. */
-export function parseNetwork(etherType: number, bytes: Uint8Array, offset: number): Packet {
-  const packet: Packet = { ether_type: etherType }
-  switch (etherType) {
-    case ETHERTYPE.ipv4:
-      parseIp4(bytes, offset, packet)
-      break
-    case ETHERTYPE.ipv6:
-      parseIp6(bytes, offset, packet)
-      break
-    case ETHERTYPE.arp:
-      parseArp(bytes, offset, packet)
-      break
-    case ETHERTYPE.mpls:
-    case ETHERTYPE.mplsMulticast:
-      parseMpls(bytes, offset, packet)
-      break
+  /** Reads what an EtherType announces. */
+  readNetwork(etherType: number, bytes: Uint8Array, at: number, end: number): void {
+    this.#begin(bytes)
+    this.#network(etherType, bytes, at, end)
   }
-  return packet
-}
 
-/** MPLS does not say what follows; an IP version in the first half byte is taken at its word. */
-function parseMpls(bytes: Uint8Array, start: number, packet: Packet): void {
-  const BOTTOM_OF_STACK = 1
-  packet.mpls_labels = []
-  let offset = start
-  for (let bottom = false; !bottom && offset + 4 <= bytes.length; offset += 4) {
-    packet.mpls_labels.push((u16(bytes, offset) << 4) | (bytes[offset + 2]! >> 4))
-    bottom = (bytes[offset + 2]! & BOTTOM_OF_STACK) !== 0
+  #begin(bytes: Uint8Array): void {
+    this.bytes = bytes
+    this.macAt = -1
+    this.vlanAt = -1
+    this.vlanCount = 0
+    this.etherType = -1
+    this.mplsAt = -1
+    this.mplsCount = 0
+    this.arpOperation = -1
+    this.ipVersion = 0
+    this.ipAt = -1
+    this.srcAt = -1
+    this.dstAt = -1
+    this.ipProtocol = -1
+    this.tos = -1
+    this.ttl = -1
+    this.fragmentOffset = -1
+    this.srcPort = -1
+    this.dstPort = -1
+    this.tcpFlags = -1
+    this.icmpType = -1
+    this.icmpCode = -1
+    this.payloadAt = -1
+    this.payloadLength = -1
   }
-  if (offset >= bytes.length) return
-  const version = bytes[offset]! >> 4
-  if (version === 4) parseIp4(bytes, offset, packet)
-  if (version === 6) parseIp6(bytes, offset, packet)
-}
 
-function parseArp(bytes: Uint8Array, offset: number, packet: Packet): void {
-  const ETHERNET_AND_IPV4 = '1 2048 1540'
-  if (offset + 28 > bytes.length) return
-  if (`${u16(bytes, offset)} ${u16(bytes, offset + 2)} ${u16(bytes, offset + 4)}` !== ETHERNET_AND_IPV4)
-    return
-  packet.arp_operation = u16(bytes, offset + 6)
-  packet.src_ip = formatIp4(bytes, offset + 14)
-  packet.dst_ip = formatIp4(bytes, offset + 24)
-}
-
-function parseIp4(bytes: Uint8Array, offset: number, packet: Packet): void {
-  const MORE_FRAGMENTS = 0x2000
-  if (offset + 20 > bytes.length || bytes[offset]! >> 4 !== 4) return
-  const headerLength = (bytes[offset]! & 15) * 4
-  if (headerLength < 20) return
-  const fragment = u16(bytes, offset + 6)
-  packet.tos = bytes[offset + 1]!
-  packet.ttl = bytes[offset + 8]!
-  packet.ip_protocol = bytes[offset + 9]!
-  packet.src_ip = formatIp4(bytes, offset + 12)
-  packet.dst_ip = formatIp4(bytes, offset + 16)
-  if ((fragment & (MORE_FRAGMENTS | 0x1fff)) !== 0) packet.fragment_offset = (fragment & 0x1fff) * 8
-  parseTransport(bytes, offset + headerLength, packet)
-}
-
-function parseIp6(bytes: Uint8Array, start: number, packet: Packet): void {
-  if (start + 40 > bytes.length || bytes[start]! >> 4 !== 6) return
-  packet.tos = (u16(bytes, start) >> 4) & 0xff
-  packet.ttl = bytes[start + 7]!
-  packet.src_ip = formatIp6(bytes, start + 8)
-  packet.dst_ip = formatIp6(bytes, start + 24)
-  let next = bytes[start + 6]!
-  let offset = start + 40
-  while (isExtension(next) && offset + 8 <= bytes.length) {
-    if (next === IP_PROTOCOL.fragment) packet.fragment_offset = u16(bytes, offset + 2) & 0xfff8
-    const length = next === IP_PROTOCOL.fragment ? 8 : (bytes[offset + 1]! + 1) * 8
-    next = bytes[offset]!
-    offset += length
+  #network(etherType: number, bytes: Uint8Array, at: number, end: number): void {
+    this.etherType = etherType
+    switch (etherType) {
+      case ETHERTYPE.ipv4:
+        this.#ip4(bytes, at, end)
+        break
+      case ETHERTYPE.ipv6:
+        this.#ip6(bytes, at, end)
+        break
+      case ETHERTYPE.arp:
+        this.#arp(bytes, at, end)
+        break
+      case ETHERTYPE.mpls:
+      case ETHERTYPE.mplsMulticast:
+        this.#mpls(bytes, at, end)
+        break
+    }
   }
-  packet.ip_protocol = next
-  parseTransport(bytes, offset, packet)
+
+  /** MPLS does not say what follows; an IP version in the first half byte is taken at its word. */
+  #mpls(bytes: Uint8Array, start: number, end: number): void {
+    const BOTTOM_OF_STACK = 1
+    this.mplsAt = start
+    let at = start
+    for (let bottom = false; !bottom && at + 4 <= end; at += 4) {
+      this.mplsCount++
+      bottom = (bytes[at + 2]! & BOTTOM_OF_STACK) !== 0
+    }
+    if (at >= end) return
+    const version = bytes[at]! >> 4
+    if (version === 4) this.#ip4(bytes, at, end)
+    if (version === 6) this.#ip6(bytes, at, end)
+  }
+
+  #arp(bytes: Uint8Array, at: number, end: number): void {
+    const isEthernetAndIp4 =
+      at + 28 <= end && u16(bytes, at) === 1 && u16(bytes, at + 2) === 0x0800 && u16(bytes, at + 4) === 0x0604
+    if (!isEthernetAndIp4) return
+    this.arpOperation = u16(bytes, at + 6)
+    this.ipVersion = 4
+    this.srcAt = at + 14
+    this.dstAt = at + 24
+  }
+
+  #ip4(bytes: Uint8Array, at: number, end: number): void {
+    const MORE_FRAGMENTS = 0x2000
+    if (at + 20 > end || bytes[at]! >> 4 !== 4) return
+    const headerLength = (bytes[at]! & 15) * 4
+    if (headerLength < 20) return
+    const fragment = u16(bytes, at + 6)
+    this.ipVersion = 4
+    this.ipAt = at
+    this.tos = bytes[at + 1]!
+    this.ttl = bytes[at + 8]!
+    this.ipProtocol = bytes[at + 9]!
+    this.srcAt = at + 12
+    this.dstAt = at + 16
+    if ((fragment & (MORE_FRAGMENTS | 0x1fff)) !== 0) this.fragmentOffset = (fragment & 0x1fff) * 8
+    this.#transport(bytes, at + headerLength, end)
+  }
+
+  #ip6(bytes: Uint8Array, start: number, end: number): void {
+    if (start + 40 > end || bytes[start]! >> 4 !== 6) return
+    this.ipVersion = 6
+    this.ipAt = start
+    this.tos = (u16(bytes, start) >> 4) & 0xff
+    this.ttl = bytes[start + 7]!
+    this.srcAt = start + 8
+    this.dstAt = start + 24
+    let next = bytes[start + 6]!
+    let at = start + 40
+    while (isExtension(next) && at + 8 <= end) {
+      if (next === IP_PROTOCOL.fragment) this.fragmentOffset = u16(bytes, at + 2) & 0xfff8
+      const length = next === IP_PROTOCOL.fragment ? 8 : (bytes[at + 1]! + 1) * 8
+      next = bytes[at]!
+      at += length
+    }
+    this.ipProtocol = next
+    this.#transport(bytes, at, end)
+  }
+
+  #transport(bytes: Uint8Array, at: number, end: number): void {
+    if (this.fragmentOffset > 0 || at + 4 > end) return
+    switch (this.ipProtocol) {
+      case IP_PROTOCOL.icmp:
+      case IP_PROTOCOL.icmp6:
+        this.icmpType = bytes[at]!
+        this.icmpCode = bytes[at + 1]!
+        break
+      case IP_PROTOCOL.tcp:
+        this.#ports(bytes, at)
+        if (at + 14 <= end) this.tcpFlags = bytes[at + 13]!
+        break
+      case IP_PROTOCOL.udp:
+        this.#ports(bytes, at)
+        if (at + 8 <= end) {
+          this.payloadAt = at + 8
+          this.payloadLength = Math.max(u16(bytes, at + 4) - 8, 0)
+        }
+        break
+      case IP_PROTOCOL.sctp:
+        this.#ports(bytes, at)
+        break
+    }
+  }
+
+  #ports(bytes: Uint8Array, at: number): void {
+    this.srcPort = u16(bytes, at)
+    this.dstPort = u16(bytes, at + 2)
+  }
 }
 
 function isExtension(next: number): boolean {
@@ -173,42 +276,65 @@ function isExtension(next: number): boolean {
   return next === hopByHop || next === routing || next === fragment || next === destination
 }
 
-function parseTransport(bytes: Uint8Array, offset: number, packet: Packet): void {
-  const isLaterFragment = packet.fragment_offset !== undefined && packet.fragment_offset > 0
-  if (isLaterFragment || offset + 4 > bytes.length) return
-  switch (packet.ip_protocol) {
-    case IP_PROTOCOL.icmp:
-    case IP_PROTOCOL.icmp6:
-      packet.icmp_type = bytes[offset]!
-      packet.icmp_code = bytes[offset + 1]!
-      break
-    case IP_PROTOCOL.tcp:
-      readPorts(bytes, offset, packet)
-      if (offset + 14 <= bytes.length) packet.tcp_flags = bytes[offset + 13]!
-      break
-    case IP_PROTOCOL.udp:
-      readPorts(bytes, offset, packet)
-      if (offset + 8 <= bytes.length) {
-        packet.payload_offset = offset + 8
-        packet.payload_length = Math.max(u16(bytes, offset + 4) - 8, 0)
-      }
-      break
-    case IP_PROTOCOL.sctp:
-      readPorts(bytes, offset, packet)
-      break
-  }
-}
+const fields = new PacketFields()
 
-function readPorts(bytes: Uint8Array, offset: number, packet: Packet): void {
-  packet.src_port = u16(bytes, offset)
-  packet.dst_port = u16(bytes, offset + 2)
+/** Reads a sampled header. `headerProtocol` is that of sampled_header: 1 Ethernet, 11 IPv4, 12 IPv6, 13 MPLS. */
+export function parsePacket(headerProtocol: number, bytes: Uint8Array): Packet {
+  fields.read(headerProtocol, bytes, 0, bytes.length)
+  const { macAt, vlanAt, etherType, mplsAt, ipVersion, arpOperation } = fields
+  const packet: Packet = {}
+  if (macAt >= 0) {
+    packet.dst_mac = formatMac(bytes, macAt)
+    packet.src_mac = formatMac(bytes, macAt + 6)
+  }
+  if (vlanAt >= 0) {
+    packet.vlans = []
+    for (let i = 0; i < fields.vlanCount; i++) {
+      const tag = u16(bytes, vlanAt + 4 * i)
+      packet.vlans.push({ id: tag & 0xfff, priority: tag >> 13 })
+    }
+  }
+  if (etherType >= 0) packet.ether_type = etherType
+  if (mplsAt >= 0) {
+    packet.mpls_labels = []
+    for (let i = 0; i < fields.mplsCount; i++) {
+      const at = mplsAt + 4 * i
+      packet.mpls_labels.push((u16(bytes, at) << 4) | (bytes[at + 2]! >> 4))
+    }
+  }
+  if (arpOperation >= 0) packet.arp_operation = arpOperation
+  if (fields.ipProtocol >= 0) {
+    packet.tos = fields.tos
+    packet.ttl = fields.ttl
+    packet.ip_protocol = fields.ipProtocol
+  }
+  if (ipVersion !== 0) {
+    const format = ipVersion === 4 ? formatIp4 : formatIp6
+    packet.src_ip = format(bytes, fields.srcAt)
+    packet.dst_ip = format(bytes, fields.dstAt)
+  }
+  if (fields.fragmentOffset >= 0) packet.fragment_offset = fields.fragmentOffset
+  if (fields.srcPort >= 0) {
+    packet.src_port = fields.srcPort
+    packet.dst_port = fields.dstPort
+  }
+  if (fields.tcpFlags >= 0) packet.tcp_flags = fields.tcpFlags
+  if (fields.icmpType >= 0) {
+    packet.icmp_type = fields.icmpType
+    packet.icmp_code = fields.icmpCode
+  }
+  if (fields.payloadAt >= 0) {
+    packet.payload_offset = fields.payloadAt
+    packet.payload_length = fields.payloadLength
+  }
+  return packet
 }
 
 function u16(bytes: Uint8Array, offset: number): number {
   return (bytes[offset]! << 8) | bytes[offset + 1]!
 }
 
-const PROTOCOL_NAMES: Readonly<Record<number, string>> = {
+export const PROTOCOL_NAMES: Readonly<Record<number, string>> = {
   1: 'ICMP',
   2: 'IGMP',
   6: 'TCP',
@@ -222,7 +348,7 @@ const PROTOCOL_NAMES: Readonly<Record<number, string>> = {
   132: 'SCTP',
 }
 
-const TCP_FLAGS = ['FIN', 'SYN', 'RST', 'PSH', 'ACK', 'URG', 'ECE', 'CWR']
+export const TCP_FLAGS = ['FIN', 'SYN', 'RST', 'PSH', 'ACK', 'URG', 'ECE', 'CWR']
 
 /** One line: `02:00:00:00:00:01 > 02:00:00:00:00:02 198.51.100.7:40000 > 192.0.2.10:23 TCP SYN ttl 64` */
 export function packetText(packet: Packet): string {

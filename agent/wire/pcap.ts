@@ -3,7 +3,8 @@
  * draft-ietf-opsawg-pcap) and pcapng (draft-ietf-opsawg-pcapng).
  */
 
-import { ETHERTYPE, endpoint, IP_PROTOCOL, type Packet, parseEthernet, parseNetwork } from './packet.ts'
+import { formatIp4, formatIp6 } from './addresses.ts'
+import { ETHERTYPE, endpoint, IP_PROTOCOL, PacketFields } from './packet.ts'
 import { padded, WireError } from './xdr.ts'
 
 /** A datagram to the wanted port. */
@@ -44,6 +45,8 @@ const OPTION_TIME_OFFSET = 14
 /** More than any capture has in one packet; a greater length is a broken file, not a reason to wait. */
 const MOST_BLOCK_BYTES = 16 * 1024 * 1024
 
+const MOST_SENDERS = 4096
+
 /** Whether the bytes begin as a capture does. At least 4 are needed. */
 export function isPcap(bytes: Uint8Array): boolean {
   if (bytes.length < 4) return false
@@ -52,10 +55,11 @@ export function isPcap(bytes: Uint8Array): boolean {
 }
 
 /** Everything in a capture that is sent to UDP port `port`. Fails with a WireError where the capture is broken. */
-export function* datagramsFromPcap(bytes: Uint8Array, port: number): Generator<Captured> {
+export function datagramsFromPcap(bytes: Uint8Array, port: number): Captured[] {
   const reader = new PcapReader(port)
-  yield* reader.push(bytes)
+  const captured = reader.push(bytes)
   reader.end()
+  return captured
 }
 
 interface CaptureInterface {
@@ -76,26 +80,41 @@ export class PcapReader {
   #littleEndian = false
   #interfaces: CaptureInterface[] = []
   #packets = 0
-  #noted = new Set<number>()
+  readonly #noted = new Set<number>()
+  readonly #fields = new PacketFields()
+  /** Names of senders, because most captures have few of them. */
+  readonly #senders = new Map<number, string>()
+  #captured: Captured[] = []
+  #broken: unknown
 
   constructor(port: number) {
     this.#port = port
   }
 
-  /** The datagrams that are complete now. */
-  *push(piece: Uint8Array): Generator<Captured> {
+  /** The datagrams that are complete now. What is captured stays a view of `piece`, which must not change any more. */
+  push(piece: Uint8Array): Captured[] {
+    if (this.#broken !== undefined) throw this.#broken
     const left = this.#bytes.subarray(this.#position)
     this.#offset += this.#position
     this.#position = 0
     this.#bytes = left.length === 0 ? piece : Buffer.concat([left, piece])
     this.#view = viewOf(this.#bytes)
     if (this.#format === 'unknown') this.#begin()
-    if (this.#format === 'pcap') yield* this.#records()
-    if (this.#format === 'pcapng') yield* this.#blocks()
+    this.#captured = []
+    try {
+      if (this.#format === 'pcap') this.#records()
+      if (this.#format === 'pcapng') this.#blocks()
+    } catch (error) {
+      // What was read before the break is delivered first.
+      if (this.#captured.length === 0) throw error
+      this.#broken = error
+    }
+    return this.#captured
   }
 
   /** Fails when the capture ends within a packet. */
   end(): void {
+    if (this.#broken !== undefined) throw this.#broken
     const left = this.#bytes.length - this.#position
     if (this.#format === 'unknown') {
       throw this.#error('truncated', `the header needs 24 bytes, ${left} left`, this.#position)
@@ -126,7 +145,7 @@ export class PcapReader {
     this.#position = 24
   }
 
-  *#records(): Generator<Captured> {
+  #records(): void {
     const view = this.#view
     const little = this.#littleEndian
     const [link] = this.#interfaces
@@ -141,11 +160,11 @@ export class PcapReader {
       const fraction = BigInt(view.getUint32(at + 4, little))
       const time = seconds * 1_000_000_000n + fraction * link!.nanosecondsPerUnit
       this.#position = at + 16 + captured
-      yield* this.#packet(link!, at + 16, captured, time)
+      this.#packet(link!, at + 16, captured, time)
     }
   }
 
-  *#blocks(): Generator<Captured> {
+  #blocks(): void {
     while (this.#position + 12 <= this.#bytes.length) {
       const at = this.#position
       const view = this.#view
@@ -166,12 +185,12 @@ export class PcapReader {
         throw this.#error('length', `block of type ${type} ends with another length`, at + length - 4)
       }
       this.#position = at + length
-      yield* this.#block(type, at + 8, at + length - 4)
+      this.#block(type, at + 8, at + length - 4)
     }
   }
 
   /** The body of a block, from `at` to `end`. */
-  *#block(type: number, at: number, end: number): Generator<Captured> {
+  #block(type: number, at: number, end: number): void {
     const view = this.#view
     const little = this.#littleEndian
     if (type === INTERFACE_DESCRIPTION) {
@@ -180,14 +199,14 @@ export class PcapReader {
     } else if (type === SIMPLE_PACKET) {
       this.#need(at, end, 4, type)
       const captured = Math.min(view.getUint32(at, little), end - at - 4)
-      yield* this.#packet(this.#interface(0, at), at + 4, captured, undefined)
+      this.#packet(this.#interface(0, at), at + 4, captured, undefined)
     } else if (type === ENHANCED_PACKET) {
       this.#need(at, end, 20, type)
       const link = this.#interface(view.getUint32(at, little), at)
       const captured = view.getUint32(at + 12, little)
       this.#need(at, end, 20 + captured, type)
       const units = (BigInt(view.getUint32(at + 4, little)) << 32n) | BigInt(view.getUint32(at + 8, little))
-      yield* this.#packet(link, at + 20, captured, units * link.nanosecondsPerUnit + link.offsetNanoseconds)
+      this.#packet(link, at + 20, captured, units * link.nanosecondsPerUnit + link.offsetNanoseconds)
     }
   }
 
@@ -227,38 +246,154 @@ export class PcapReader {
     return { nanosecondsPerUnit, offsetNanoseconds }
   }
 
-  *#packet(
-    link: CaptureInterface,
-    at: number,
-    captured: number,
-    time: bigint | undefined,
-  ): Generator<Captured> {
+  #packet(link: CaptureInterface, at: number, captured: number, time: bigint | undefined): void {
     const number = ++this.#packets
     const offset = this.#offset + at
-    const frame = this.#bytes.subarray(at, at + captured)
+    const end = at + captured
     if (!isKnownLink(link.linkType)) {
       if (!this.#noted.has(link.linkType)) {
         this.#noted.add(link.linkType)
-        yield { packet: number, offset, reason: `link type ${link.linkType} is not supported` }
+        const reason = `link type ${link.linkType} is not supported`
+        this.#captured.push({ packet: number, offset, reason })
       }
       return
     }
-    const packet = parseLink(link.linkType, frame)
-    if (packet.ip_protocol !== IP_PROTOCOL.udp || packet.dst_port !== this.#port) return
-    const { payload_offset: start, payload_length: length, src_ip, src_port } = packet
-    const from = endpoint(src_ip!, src_port)
-    if (packet.fragment_offset !== undefined) {
-      yield { packet: number, offset, reason: `first fragment of a datagram from ${from}` }
-    } else if (start === undefined || length === undefined || start + length > frame.length) {
-      yield { packet: number, offset, reason: `cut by the capture: a datagram from ${from}` }
+    const fields = this.#fields
+    readLink(fields, link.linkType, this.#bytes, at, end)
+    if (fields.ipProtocol !== IP_PROTOCOL.udp || fields.dstPort !== this.#port) return
+    const { payloadAt: start, payloadLength: length } = fields
+    const from = this.#sender()
+    if (fields.fragmentOffset >= 0) {
+      this.#captured.push({ packet: number, offset, reason: `first fragment of a datagram from ${from}` })
+    } else if (start < 0 || start + length > end) {
+      this.#captured.push({ packet: number, offset, reason: `cut by the capture: a datagram from ${from}` })
     } else {
-      yield { bytes: frame.subarray(start, start + length), time, from, packet: number }
+      const bytes = this.#bytes.subarray(start, start + length)
+      this.#captured.push({ bytes, time, from, packet: number })
     }
+  }
+
+  /** Address and port that the packet came from. */
+  #sender(): string {
+    const { srcAt, srcPort } = this.#fields
+    if (this.#fields.ipVersion === 6) return endpoint(formatIp6(this.#bytes, srcAt), srcPort)
+    const key = this.#view.getUint32(srcAt) * 0x10000 + srcPort
+    const known = this.#senders.get(key)
+    if (known !== undefined) return known
+    if (this.#senders.size >= MOST_SENDERS) this.#senders.clear()
+    const name = endpoint(formatIp4(this.#bytes, srcAt), srcPort)
+    this.#senders.set(key, name)
+    return name
   }
 
   #error(code: 'truncated' | 'format' | 'length', text: string, at: number): WireError {
     return new WireError(code, text, this.#offset + at, ['capture'])
   }
+}
+
+/** Writes pcap with nanoseconds, big-endian. */
+export class PcapWriter {
+  readonly linkType: number
+
+  constructor(linkType: number) {
+    this.linkType = linkType
+  }
+
+  /** What the file begins with. */
+  header(): Uint8Array {
+    const bytes = new Uint8Array(24)
+    const view = viewOf(bytes)
+    view.setUint32(0, 0xa1b23c4d)
+    view.setUint16(4, 2)
+    view.setUint16(6, 4)
+    view.setUint32(16, SNAP_BYTES)
+    view.setUint32(20, this.linkType)
+    return bytes
+  }
+
+  /** A packet of `length` bytes of which `captured` are there. `time`: nanoseconds since 1970. */
+  packet(captured: Uint8Array, length: number, time: bigint): Uint8Array {
+    const bytes = new Uint8Array(16 + captured.length)
+    const view = viewOf(bytes)
+    view.setUint32(0, Number((time / 1_000_000_000n) & 0xffffffffn))
+    view.setUint32(4, Number(time % 1_000_000_000n))
+    view.setUint32(8, captured.length)
+    view.setUint32(12, length)
+    bytes.set(captured, 16)
+    return bytes
+  }
+}
+
+/** Writes pcapng with nanoseconds, big-endian: header(), then interfaces and packets as they come. */
+export class PcapngWriter {
+  header(): Uint8Array {
+    const body = new Uint8Array(16)
+    const view = viewOf(body)
+    view.setUint32(0, BYTE_ORDER)
+    view.setUint16(4, 1)
+    // The length of the section is not known.
+    view.setBigUint64(8, 0xffffffffffffffffn)
+    return pcapngBlock(SECTION_HEADER, [body])
+  }
+
+  /** Interfaces are numbered from 0 in the order in which they are described. */
+  interface(linkType: number, name: string): Uint8Array {
+    const body = new Uint8Array(8)
+    const view = viewOf(body)
+    view.setUint16(0, linkType)
+    view.setUint32(4, SNAP_BYTES)
+    const options = [option(OPTION_NAME, utf8.encode(name)), option(OPTION_TIME_RESOLUTION, Uint8Array.of(9))]
+    return pcapngBlock(INTERFACE_DESCRIPTION, [body, ...options, option(0, new Uint8Array(0))])
+  }
+
+  /** A packet of `length` bytes of which `captured` are there. `time`: nanoseconds since 1970. */
+  packet(
+    number: number,
+    captured: Uint8Array,
+    length: number,
+    time: bigint,
+    comment: string | undefined,
+  ): Uint8Array {
+    const body = new Uint8Array(20 + padded(captured.length))
+    const view = viewOf(body)
+    view.setUint32(0, number)
+    view.setBigUint64(4, time)
+    view.setUint32(12, captured.length)
+    view.setUint32(16, length)
+    body.set(captured, 20)
+    if (comment === undefined) return pcapngBlock(ENHANCED_PACKET, [body])
+    const options = [option(OPTION_COMMENT, utf8.encode(comment)), option(0, new Uint8Array(0))]
+    return pcapngBlock(ENHANCED_PACKET, [body, ...options])
+  }
+}
+
+const SNAP_BYTES = 262_144
+const OPTION_COMMENT = 1
+const OPTION_NAME = 2
+const utf8 = new TextEncoder()
+
+function option(code: number, value: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(4 + padded(value.length))
+  const view = viewOf(bytes)
+  view.setUint16(0, code)
+  view.setUint16(2, value.length)
+  bytes.set(value, 4)
+  return bytes
+}
+
+function pcapngBlock(type: number, parts: readonly Uint8Array[]): Uint8Array {
+  const length = 12 + parts.reduce((sum, part) => sum + part.length, 0)
+  const bytes = new Uint8Array(length)
+  const view = viewOf(bytes)
+  view.setUint32(0, type)
+  view.setUint32(4, length)
+  let at = 8
+  for (const part of parts) {
+    bytes.set(part, at)
+    at += part.length
+  }
+  view.setUint32(at, length)
+  return bytes
 }
 
 /** Link types (tcpdump.org/linktypes.html). */
@@ -275,35 +410,42 @@ const LINK = {
   linuxCooked2: 276,
 } as const
 
+const KNOWN_LINKS: ReadonlySet<number> = new Set(Object.values(LINK))
+
 function isKnownLink(linkType: number): boolean {
-  return (Object.values(LINK) as number[]).includes(linkType)
+  return KNOWN_LINKS.has(linkType)
 }
 
-function parseLink(linkType: number, frame: Uint8Array): Packet {
+function readLink(fields: PacketFields, linkType: number, bytes: Uint8Array, at: number, end: number): void {
   switch (linkType) {
     case LINK.ethernet:
-      return parseEthernet(frame)
+      fields.readEthernet(bytes, at, end)
+      break
     case LINK.null:
     case LINK.loop:
-      return parseIp(frame, 4)
+      readIp(fields, bytes, at + 4, end)
+      break
     case LINK.linuxCooked:
-      return parseBehind(frame, 14, 16)
+      readBehind(fields, bytes, at + 14, at + 16, end)
+      break
     case LINK.linuxCooked2:
-      return parseBehind(frame, 0, 20)
+      readBehind(fields, bytes, at, at + 20, end)
+      break
     default:
-      return parseIp(frame, 0)
+      readIp(fields, bytes, at, end)
   }
 }
 
-/** The EtherType is at `typeAt`, what it announces at `offset`. */
-function parseBehind(frame: Uint8Array, typeAt: number, offset: number): Packet {
-  return frame.length < offset ? {} : parseNetwork(viewOf(frame).getUint16(typeAt), frame, offset)
+/** The EtherType is at `typeAt`, what it announces at `at`. */
+function readBehind(fields: PacketFields, bytes: Uint8Array, typeAt: number, at: number, end: number): void {
+  const type = end < at ? 0 : (bytes[typeAt]! << 8) | bytes[typeAt + 1]!
+  fields.readNetwork(type, bytes, at, end)
 }
 
 /** An IP packet, the version taken from itself: the address family before it differs from system to system. */
-function parseIp(frame: Uint8Array, offset: number): Packet {
-  if (frame.length <= offset) return {}
-  return parseNetwork(frame[offset]! >> 4 === 6 ? ETHERTYPE.ipv6 : ETHERTYPE.ipv4, frame, offset)
+function readIp(fields: PacketFields, bytes: Uint8Array, at: number, end: number): void {
+  const isIp6 = at < end && bytes[at]! >> 4 === 6
+  fields.readNetwork(isIp6 ? ETHERTYPE.ipv6 : ETHERTYPE.ipv4, bytes, at, end)
 }
 
 function viewOf(bytes: Uint8Array): DataView {

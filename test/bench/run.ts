@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { bpfBench } from './bpf.ts'
+import { decodeBench } from './decode.ts'
 import { dropsBench } from './drops.ts'
 import { encodeBench } from './encode.ts'
 import { psampleBench } from './psample.ts'
@@ -18,6 +19,7 @@ const BENCHES = {
   encode: encodeBench,
   psample: psampleBench,
   bpf: bpfBench,
+  decode: decodeBench,
   drops: dropsBench,
   start: startBench,
   resident: () => residentBench(minutes),

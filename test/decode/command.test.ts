@@ -6,6 +6,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, suite, test } from 'node:test'
+import { freePort } from '../support/free-port.ts'
+import { pcap } from './capture.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const VECTORS = join(ROOT, 'test/vectors/sflow')
@@ -52,27 +54,6 @@ function bytesOf(vector: string): Buffer {
 
 function textOf(vector: string): string {
   return readFileSync(join(VECTORS, vector, 'text'), 'utf8')
-}
-
-/** A pcap file with each payload in a UDP datagram from 192.0.2.1:1 to 192.0.2.2:6343. */
-function pcap(...payloads: Uint8Array[]): Buffer {
-  const packets = payloads.map(payload => {
-    const packet = Buffer.alloc(16 + 28 + payload.length)
-    packet.writeUInt32BE(1_700_000_000, 0)
-    packet.writeUInt32BE(28 + payload.length, 8)
-    packet.writeUInt32BE(28 + payload.length, 12)
-    packet.set([0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2, 0, 1, 0x18, 0xc7], 16)
-    packet.writeUInt16BE(8 + payload.length, 40)
-    packet.set(payload, 44)
-    return packet
-  })
-  const RAW_IP = 101
-  const header = Buffer.alloc(24)
-  header.writeUInt32BE(0xa1b2c3d4, 0)
-  header.writeUInt32BE(0x00020004, 4)
-  header.writeUInt32BE(65_535, 16)
-  header.writeUInt32BE(RAW_IP, 20)
-  return Buffer.concat([header, ...packets])
 }
 
 suite('input', { concurrency: false }, () => {
@@ -151,7 +132,7 @@ test('what is broken is told with its place, and the rest is shown', async () =>
     'weir decode: 192.0.2.1:1: error: in datagram: in flow_sample 1: length is 220, 64 bytes left at byte offset 32',
     '',
   ])
-  assert.match(out, /^ {4}record 0:1, 144 bytes: 00000001000005a60000000400000081/m)
+  assert.match(out, /^ {4}record 0:1 at 104, 144 bytes\n {8}112 {2}00000001000005a60000000400000081/m)
   assert.ok(out.endsWith(textOf('ipv6-agent')))
 })
 
@@ -342,14 +323,4 @@ async function told(child: ChildProcessWithoutNullStreams, pattern: RegExp): Pro
     const [piece] = await once(child.stderr, 'data')
     text += piece
   }
-}
-
-async function freePort(address: string): Promise<number> {
-  const socket = createSocket(address === '::1' ? 'udp6' : 'udp4')
-  socket.bind(0, address)
-  await once(socket, 'listening')
-  const { port } = socket.address()
-  socket.close()
-  await once(socket, 'close')
-  return port
 }

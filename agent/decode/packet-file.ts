@@ -1,0 +1,124 @@
+/** Sampled headers as a capture that Wireshark, tshark and tcpdump read. */
+
+import { closeSync, openSync, writeSync } from 'node:fs'
+import { PcapngWriter, PcapWriter } from '../wire/pcap.ts'
+import { discardReason, meantDiscardReason } from '../wire/sflow/discard-reasons.ts'
+import { dataSourceType } from '../wire/sflow/enumerations.ts'
+import { type ScannedSample, u32 } from './scanner.ts'
+import { agentText } from './statistics.ts'
+
+/** Link types (tcpdump.org/linktypes.html) by the header protocol of sampled_header. */
+const LINK_TYPES: ReadonlyMap<number, number> = new Map([
+  [1, 1], // Ethernet
+  [3, 6], // token ring
+  [4, 10], // FDDI
+  [5, 107], // frame relay
+  [7, 9], // PPP
+  [11, 228], // IPv4
+  [12, 229], // IPv6
+  [13, 219], // MPLS
+  [15, 105], // 802.11
+  [18, 247], // InfiniBand
+])
+
+/** Interfaces that a pcapng file describes by themselves; packets of more share one for each link type. */
+const MOST_INTERFACES = 4096
+
+export class PacketFile {
+  readonly path: string
+  written = 0
+  /** Headers of a link type that the file cannot hold. */
+  notWritten = 0
+  readonly #descriptor: number
+  readonly #write: (linkType: number, time: bigint, sample: ScannedSample, length: number) => boolean
+  readonly #pieces: Uint8Array[] = []
+  #waiting = 0
+
+  /** Creates the file: pcapng where its name ends so, else pcap with nanoseconds. Fails with an error of the system. */
+  constructor(path: string) {
+    this.path = path
+    this.#descriptor = path === '-' ? 1 : openSync(path, 'w')
+    const put = (bytes: Uint8Array) => {
+      this.#pieces.push(bytes)
+      this.#waiting += bytes.length
+    }
+    this.#write = path.endsWith('.pcapng') ? pcapngInto(put) : pcapInto(put)
+  }
+
+  /** Writes the sampled header. `time`: when the datagram came, in nanoseconds since 1970. */
+  add(sample: ScannedSample, time: bigint | undefined): void {
+    if ((sample.kind !== 'flow' && sample.kind !== 'discard') || sample.headerAt < 0) return
+    const linkType = LINK_TYPES.get(sample.headerProtocol)
+    const captured = sample.headerEnd - sample.headerAt
+    // The frame without what the agent has taken off, which is the check sequence of Ethernet: as a capture on the spot has it.
+    const length = Math.max(sample.frameLength - sample.stripped, captured)
+    if (linkType !== undefined && this.#write(linkType, timeOf(sample, time), sample, length)) this.written++
+    else this.notWritten++
+    if (this.#waiting > 1 << 20) this.flush()
+  }
+
+  flush(): void {
+    if (this.#waiting === 0) return
+    const bytes = Buffer.concat(this.#pieces)
+    for (let done = 0; done < bytes.length; ) done += writeSync(this.#descriptor, bytes, done)
+    this.#pieces.length = 0
+    this.#waiting = 0
+  }
+
+  close(): void {
+    this.flush()
+    if (this.#descriptor !== 1) closeSync(this.#descriptor)
+  }
+}
+
+function timeOf({ bytes, timestampAt }: ScannedSample, received: bigint | undefined): bigint {
+  if (timestampAt < 0) return received ?? 0n
+  return (BigInt(u32(bytes, timestampAt)) << 32n) | BigInt(u32(bytes, timestampAt + 4))
+}
+
+type Put = (bytes: Uint8Array) => void
+type Write = (linkType: number, time: bigint, sample: ScannedSample, length: number) => boolean
+
+/** A pcap file has one link type, that of the first packet. */
+function pcapInto(put: Put): Write {
+  let writer: PcapWriter | undefined
+  return (linkType, time, { bytes, headerAt, headerEnd }, length) => {
+    if (writer === undefined) {
+      writer = new PcapWriter(linkType)
+      put(writer.header())
+    }
+    if (writer.linkType !== linkType) return false
+    put(writer.packet(bytes.subarray(headerAt, headerEnd), length, time))
+    return true
+  }
+}
+
+/** An interface for each agent and data source, and the reason of a discarded packet as a comment. */
+function pcapngInto(put: Put): Write {
+  const writer = new PcapngWriter()
+  const interfaces = new Map<string, number>()
+  put(writer.header())
+  return (linkType, time, sample, length) => {
+    const source = `${dataSourceType[sample.sourceType] ?? sample.sourceType} ${sample.sourceIndex}`
+    let name = `${agentText(sample)} ${source}`
+    let key = `${linkType} ${name}`
+    if (!interfaces.has(key) && interfaces.size >= MOST_INTERFACES) {
+      name = 'others'
+      key = `${linkType} others`
+    }
+    let number = interfaces.get(key)
+    if (number === undefined) {
+      number = interfaces.size
+      interfaces.set(key, number)
+      put(writer.interface(linkType, name))
+    }
+    const { bytes, headerAt, headerEnd } = sample
+    const comment = sample.kind === 'discard' ? `discarded: ${reasonText(sample.reason)}` : undefined
+    put(writer.packet(number, bytes.subarray(headerAt, headerEnd), length, time, comment))
+    return true
+  }
+}
+
+function reasonText(code: number): string {
+  return discardReason[meantDiscardReason(code)] ?? String(code)
+}
