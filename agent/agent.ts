@@ -2,6 +2,9 @@ import { isDeepStrictEqual } from 'node:util'
 import { AgentAddress } from './agent-address.ts'
 import type { RunningSettings } from './auto-file.ts'
 import type { Config } from './config/config.ts'
+import type { ControlServer } from './control/server.ts'
+import type { Observed } from './control/status.ts'
+import { controlSocket } from './control-socket.ts'
 import { hostReaders } from './counters/host-readers.ts'
 import { interfaceReaders } from './counters/interface-readers.ts'
 import { InterfaceStatistics } from './counters/interface-statistics.ts'
@@ -207,6 +210,40 @@ export class Agent {
       address: this.#address.address,
       device: this.#address.device,
       collectorAddresses: this.#exporter.status().map(({ address }) => address),
+    }
+  }
+
+  /** A socket that answers questions about this agent; not yet listening. `group` as for ControlServer. */
+  controlSocket(path: string, group: string | undefined): ControlServer {
+    const exporter = this.#exporter
+    const interfaces = this.#interfaces.byIndex
+    return controlSocket({
+      path,
+      group,
+      log: this.#log,
+      exporter,
+      interfaces,
+      observe: () => this.#observe(),
+    })
+  }
+
+  #observe(): Observed {
+    const drops = this.#drops.status()
+    return {
+      config: this.#config,
+      address: this.#address.address,
+      addressDevice: this.#address.device,
+      uptimeMs: performance.now() - this.#startedMs,
+      ledger: this.ledger,
+      sampler: this.#sampler,
+      countersSamples: this.#counters.samples,
+      datagrams: this.#exporter.closed,
+      collectors: this.#exporter.status(),
+      drops,
+      interfaces: this.#interfaces.byIndex,
+      sources: [...this.#kernelSamplers.sources(), ...this.#pcapSamplers.sources(), ...this.#drops.sources()],
+      interfaceCounters: async () => (await this.#statistics?.all()) ?? new Map(),
+      sampledBy: ifIndex => this.#pcapSamplers.sampledBy(ifIndex),
     }
   }
 

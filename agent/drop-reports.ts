@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { DropmonConfig } from './config/config.ts'
+import type { RunningSource } from './control/status.ts'
 import { type DropCount, Notifier, type NotifierSettings } from './datasource/notifier.ts'
 import type { Datagrams } from './export/datagrams.ts'
 import type { Ledger } from './health/ledger.ts'
@@ -118,6 +119,12 @@ export class DropReports {
     this.#monitor = undefined
     this.#current = undefined
     await monitor?.stop()
+  }
+
+  /** What runs now, for the status. */
+  sources(): RunningSource[] {
+    if (this.#monitor === undefined) return []
+    return [{ name: 'drop-monitor', state: this.#monitor.state, delivered: this.#notifier.offered }]
   }
 
   /** Undefined while dropped packets were never reported. */

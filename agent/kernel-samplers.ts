@@ -1,6 +1,7 @@
 import type { Config, PsampleConfig } from './config/config.ts'
 import { pcapRule } from './config/pcap-rule.ts'
 import { effectiveRate } from './config/sampling-rate.ts'
+import type { RunningSource } from './control/status.ts'
 import type { Sampler } from './datasource/sampler.ts'
 import type { Ledger } from './health/ledger.ts'
 import type { Logger } from './health/log.ts'
@@ -115,6 +116,12 @@ export class KernelSamplers {
     } finally {
       this.#counting = false
     }
+  }
+
+  /** What runs now, for the status. */
+  sources(): RunningSource[] {
+    if (this.#psample === undefined) return []
+    return [{ name: 'psample', state: this.#psample.state, delivered: this.#samples.delivered }]
   }
 
   /** Takes the tc samplers away, when their packets have been counted; PSAMPLE goes on. */

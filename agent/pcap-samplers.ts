@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import type { Config } from './config/config.ts'
 import { pcapRate, pcapRule } from './config/pcap-rule.ts'
+import type { RunningSource } from './control/status.ts'
 import type { Sampler } from './datasource/sampler.ts'
 import type { Ledger } from './health/ledger.ts'
 import type { Logger } from './health/log.ts'
@@ -64,6 +65,20 @@ export class PcapSamplers {
   poll(): void {
     this.#source?.poll()
     if (this.#source !== undefined) void this.#followForwarding()
+  }
+
+  /** What runs now, for the status. */
+  sources(): RunningSource[] {
+    const source = this.#source
+    return source === undefined
+      ? []
+      : [{ name: nameOf(source), state: 'sampling', delivered: source.delivered }]
+  }
+
+  /** How an interface is sampled; undefined when it is not. */
+  sampledBy(ifIndex: number): { readonly source: string; readonly rate: number } | undefined {
+    const placed = this.#placed.get(ifIndex)
+    return placed && { source: nameOf(this.#source!), rate: placed.rate }
   }
 
   async stop(): Promise<void> {
@@ -143,6 +158,10 @@ export class PcapSamplers {
     this.#forwards = forwards
     this.#options.onChange()
   }
+}
+
+function nameOf(source: BpfSamples | PacketSocketSource): string {
+  return source instanceof BpfSamples ? 'bpf' : 'packet-socket'
 }
 
 /** Ends sampling of an interface; what was picked before still comes. */

@@ -3,6 +3,8 @@ import { Agent } from '../agent.ts'
 import { AUTO_FILE, AutoFile } from '../auto-file.ts'
 import { DEFAULT_FILES, loadConfigFile } from '../config/load.ts'
 import { formatProblem, linesOf } from '../config/problem.ts'
+import { CONTROL_SOCKET } from '../control/protocol.ts'
+import type { ControlServer } from '../control/server.ts'
 import { createLogger, LOG_LEVELS, type Logger } from '../health/log.ts'
 import { releaseStartMemory } from '../kernel/memory.ts'
 import { initialConfig, LiveConfig } from '../live-config.ts'
@@ -33,6 +35,10 @@ export function runCommand(): Command {
       '--pid-file <file>',
       `file that tells \`weir reload\` of this agent (default: ${PID_FILE} for a default configuration, else none)`,
     )
+    .option(
+      '--control <socket>',
+      `socket that answers \`weir status\` and others (default: ${CONTROL_SOCKET} for a default configuration, else none)`,
+    )
     .addOption(
       new Option('--log-level <level>', 'least important messages to log')
         .choices(LOG_LEVELS)
@@ -45,6 +51,7 @@ interface RunOptions {
   readonly file?: string
   readonly output?: string
   readonly pidFile?: string
+  readonly control?: string
   readonly logLevel: string
 }
 
@@ -71,12 +78,17 @@ async function run(options: RunOptions): Promise<void> {
     process.once('SIGTERM', () => resolve('SIGTERM'))
     process.once('SIGINT', () => resolve('SIGINT'))
   })
+  const socket = options.control ?? (isDefault(file) ? CONTROL_SOCKET : undefined)
+  const control = socket === undefined ? undefined : agent.controlSocket(socket, undefined)
   let updating: NodeJS.Timeout | undefined
   onStatus = () => agent.logStatus()
   onReload = () => void live.reload()
   try {
     await agent.start()
     live.start()
+    // One that was asked for has to be; the usual one may belong to the agent of another namespace.
+    if (options.control !== undefined) await control?.start()
+    else await tryControl(control, log)
     if (auto !== undefined) {
       auto.update(agent.settings())
       updating = setInterval(() => auto.update(agent.settings()), AUTO_FILE_MS)
@@ -91,6 +103,7 @@ async function run(options: RunOptions): Promise<void> {
     const signal = await ended
     log.info(`ending on ${signal}`)
   } finally {
+    control?.stop()
     live.stop()
     clearInterval(updating)
     await agent.stop()
@@ -114,6 +127,14 @@ function openAutoFile(asked: string | undefined, file: string, log: Logger): Aut
   } catch (error) {
     log.info(`other programs are not told the settings: ${(error as Error).message}`)
     return undefined
+  }
+}
+
+async function tryControl(control: ControlServer | undefined, log: Logger): Promise<void> {
+  try {
+    await control?.start()
+  } catch (error) {
+    log.info(`\`weir status\` does not find this agent: ${(error as Error).message}`)
   }
 }
 

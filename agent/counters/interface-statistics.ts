@@ -8,7 +8,13 @@ import {
 } from '../wire/netlink/ethtool.ts'
 import type { Message } from '../wire/netlink/message.ts'
 import { getLink, type Link, readLink } from '../wire/netlink/rt-link.ts'
-import { getStats, type InterfaceStats, readStats, type StatsWanted } from '../wire/netlink/rt-stats.ts'
+import {
+  getStats,
+  type InterfaceStats,
+  type LinkStats64,
+  readStats,
+  type StatsWanted,
+} from '../wire/netlink/rt-stats.ts'
 
 /**
  * Asks the kernel for the figures of single interfaces, on sockets that serve nothing else. An interface that is gone,
@@ -47,6 +53,15 @@ export class InterfaceStatistics {
     const operation = `read the statistics of interface ${ifIndex}`
     const reply = await unlessAbsent(this.#route.request(getStats(ifIndex, wanted), operation))
     return reply && readStats(reply)
+  }
+
+  /** The kernel's counters of all interfaces, by ifIndex; for people who look, not for polling. */
+  async all(): Promise<Map<number, LinkStats64>> {
+    const parts = await this.#route.dump(getStats(0, ['link64']), 'read the statistics of all interfaces')
+    const known = parts
+      .map(readStats)
+      .flatMap(({ ifIndex, link64 }) => (link64 ? [[ifIndex, link64] as const] : []))
+    return new Map(known)
   }
 
   /** The link with what its bond says of it. */

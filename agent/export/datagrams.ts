@@ -144,6 +144,17 @@ export class Datagrams implements DatagramMemory {
     if (this.#timer === undefined) this.#arm()
   }
 
+  /**
+   * Reserves room for a sample and copies it there: bytes `start` to `end` of the memory of `words`. Gives the offset of
+   * the copy, which is to be committed, or -1 as reserve() does.
+   */
+  copy(words: Int32Array, start: number, end: number, last = false): number {
+    const at = this.reserve(end - start, last)
+    if (at < 0) return at
+    for (let i = 0; i < (end - start) >> 2; i++) this.words[(at >> 2) + i] = words[(start >> 2) + i]!
+    return at
+  }
+
   /** Hands the closed datagrams to the sink. Sources call it once after each batch. */
   send(): void {
     for (const follower of this.followers) follower.send()

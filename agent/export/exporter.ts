@@ -4,7 +4,8 @@ import type { Ledger, Loss } from '../health/ledger.ts'
 import type { Logger } from '../health/log.ts'
 import { slippedDiscardReason } from '../wire/sflow/discard-reasons.ts'
 import { type CollectorStatus, Collectors, type DatagramSocket, type SocketTarget } from './collectors.ts'
-import { type DatagramOptions, Datagrams, type SampleFollower } from './datagrams.ts'
+import { type DatagramOptions, type DatagramSink, Datagrams, type SampleFollower } from './datagrams.ts'
+import { Tap, type TapFilter } from './tap.ts'
 
 /**
  * Datagrams and who gets them. Collectors that want the same bytes share one stream of datagrams; each stream has its
@@ -27,6 +28,8 @@ type Variant = Pick<CollectorConfig, 'send' | 'separate' | 'internalInterface' |
 
 /** How a flow sample or discarded packet names the device itself, unless a collector wants another number. */
 const INTERNAL_INTERFACE = 0x3fffffff
+/** Of an agent that has none yet. */
+const NO_ADDRESS = Uint8Array.of(0, 0, 0, 0)
 const PLAIN: Variant = {
   send: ['flows', 'counters', 'drops'],
   separate: false,
@@ -41,6 +44,7 @@ export class Exporter {
   readonly #noAddress: Loss
   readonly #plain: Stream
   #variants: VariantStream[] = []
+  #taps: readonly Tap[] = []
   #agentAddress: Uint8Array | undefined
   #datagramOptions: Omit<DatagramOptions, 'agentAddress'>
   #configs: readonly CollectorConfig[]
@@ -83,7 +87,7 @@ export class Exporter {
   /** Goes on with other limits, or as another sub-agent. */
   changeDatagrams(options: Omit<DatagramOptions, 'agentAddress'>): void {
     this.#datagramOptions = options
-    for (const { datagrams } of this.#streams) datagrams.change(options)
+    for (const { datagrams } of [...this.#streams, ...this.#taps]) datagrams.change(options)
   }
 
   /** The address to be known by; while it is undefined nothing is sent. */
@@ -91,7 +95,22 @@ export class Exporter {
     this.datagrams.flush()
     this.#agentAddress = address
     if (address === undefined) return
-    for (const { datagrams } of this.#streams) datagrams.changeAgentAddress(address)
+    for (const { datagrams } of [...this.#streams, ...this.#taps]) datagrams.changeAgentAddress(address)
+  }
+
+  /**
+   * Gives `sink` copies of the samples that the filter takes, from now on, in datagrams with a sequence of their own.
+   * `end` ends it; the datagram that is open then is handed on.
+   */
+  tap(filter: TapFilter, sink: DatagramSink): { readonly tap: Tap; readonly end: () => void } {
+    const options = { ...this.#datagramOptions, agentAddress: this.#agentAddress ?? NO_ADDRESS }
+    const tap = new Tap(new Datagrams(options, sink, this.#options.uptimeMs), filter)
+    this.#setTaps([...this.#taps, tap])
+    const end = () => {
+      this.#setTaps(this.#taps.filter(one => one !== tap))
+      tap.stop()
+    }
+    return { tap, end }
   }
 
   /** In the order of the configuration. */
@@ -118,7 +137,7 @@ export class Exporter {
       variant,
       new Collectors({ collectors: own, ledger, log, open, onPath: bytes => stream.datagrams.limit(bytes) }),
       new Datagrams(
-        { ...this.#datagramOptions, agentAddress: this.#agentAddress ?? Uint8Array.of(0, 0, 0, 0) },
+        { ...this.#datagramOptions, agentAddress: this.#agentAddress ?? NO_ADDRESS },
         (memory, spans, count) => {
           if (this.#agentAddress === undefined) this.#noAddress.count += count
           else stream.collectors.send(memory, spans, count)
@@ -153,7 +172,12 @@ export class Exporter {
       stream.stop()
       this.#closedBefore += stream.collectors.offered
     }
-    this.datagrams.followers = this.#variants
+    this.#setTaps(this.#taps)
+  }
+
+  #setTaps(taps: readonly Tap[]): void {
+    this.#taps = taps
+    this.datagrams.followers = [...this.#variants, ...taps]
   }
 }
 
@@ -212,12 +236,11 @@ class VariantStream extends Stream implements SampleFollower {
     if (sampleClass !== undefined && !send.includes(sampleClass)) return
     if (separate && sampleClass !== this.#lastClass) datagrams.flush()
     this.#lastClass = sampleClass
-    const at = datagrams.reserve(end - start, format === DISCARDED_PACKET)
+    const at = datagrams.copy(words, start, end, format === DISCARDED_PACKET)
     if (at < 0) {
       this.#tooLong.count++
       return
     }
-    for (let i = 0; i < (end - start) >> 2; i++) datagrams.words[(at >> 2) + i] = words[(start >> 2) + i]!
     if (internalInterface !== INTERNAL_INTERFACE)
       replaceInternal(datagrams.view, at, format, internalInterface)
     if (dropCodes === 'hsflowd' && format === DISCARDED_PACKET) replaceReason(datagrams.view, at)

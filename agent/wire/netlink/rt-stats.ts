@@ -87,7 +87,7 @@ export interface InterfaceStats {
 /** Which statistics to ask for. */
 export type StatsWanted = readonly (keyof typeof STATS)[]
 
-/** Request for the statistics of one interface; the reply is an RTM_NEWSTATS. */
+/** Request for the statistics of one interface, or a dump of all when it is 0; each reply is an RTM_NEWSTATS. */
 export function getStats(ifIndex: number, wanted: StatsWanted): Uint8Array<ArrayBuffer> {
   const header = new DataView(new ArrayBuffer(STATS_HEADER))
   header.setUint32(4, ifIndex, true)

@@ -1,0 +1,310 @@
+import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import { dirname } from 'node:path'
+import type { Logger } from '../health/log.ts'
+import { printable } from '../health/printable.ts'
+import { type ControlError, line, type Question, REQUEST_BYTES, readRequest } from './protocol.ts'
+import { SampleStream, type TapOpener } from './stream.ts'
+
+/**
+ * The control socket: answers questions about the running agent and streams what it sends to those who want to look.
+ * It never makes the agent wait: one answer serves all who ask within ANSWER_MS, each connection has one request done
+ * in a turn of the event loop, and one that does not read what it gets is not read from.
+ */
+
+export interface ControlServerOptions {
+  readonly path: string
+  /** Name or number of the group that may connect; undefined: `weir` if there is such a group, else the owner alone. */
+  readonly group: string | undefined
+  readonly log: Logger
+  /** What there is to say, perhaps after a while; what fails is told to the asker. */
+  readonly answer: (question: Question) => unknown
+  readonly openTap: TapOpener
+}
+
+/** What the server has done, for the metrics. */
+export interface ControlCounts {
+  connections: number
+  subscribers: number
+  requests: number
+  refused: number
+  /** Samples that subscribers did not get because they were slow. */
+  lost: number
+}
+
+export const DEFAULT_GROUP = 'weir'
+/** The kernel's struct sockaddr_un has room for so many bytes and a zero (unix(7)). */
+const PATH_BYTES = 107
+const MOST_CONNECTIONS = 128
+const MOST_SUBSCRIBERS = 16
+/** Connections that ask nothing and subscribe to nothing are closed after this time. */
+const IDLE_MS = 60_000
+/** An answer is given again to those who ask so soon after it was made. */
+const ANSWER_MS = 200
+/** Bytes that may wait in a connection before its next request is read. */
+const WAITING_BYTES = 1 << 20
+/** A socket file is asked for so long whether somebody listens to it. */
+const PROBE_MS = 2000
+
+export class ControlServer {
+  readonly counts: ControlCounts = { connections: 0, subscribers: 0, requests: 0, refused: 0, lost: 0 }
+  readonly #options: ControlServerOptions
+  readonly #log: Logger
+  readonly #connections = new Set<Connection>()
+  readonly #answers = new Map<Question, { readonly atMs: number; readonly value: unknown }>()
+  #server: Server | undefined
+  /** The socket file that is ours, to be told from that of an agent that came after us. */
+  #inode: bigint | undefined
+
+  constructor(options: ControlServerOptions) {
+    this.#options = options
+    this.#log = options.log.child({ part: 'control' })
+  }
+
+  /**
+   * Listens. A socket that nobody listens to any more is taken over; fails with a message that names the path when
+   * another agent listens to it, when something else is there, or when it cannot be made.
+   */
+  async start(): Promise<void> {
+    const { path, group } = this.#options
+    if (Buffer.byteLength(path) > PATH_BYTES)
+      throw new Error(`${path}: longer than the ${PATH_BYTES} bytes of a socket's name`)
+    const gid = groupId(group)
+    mkdirSync(dirname(path), { recursive: true })
+    await makeRoom(path)
+    // Made under another name, it is nobody's before its permissions are right, and is there at once when they are.
+    const making = `${path}.${process.pid}`.slice(-PATH_BYTES)
+    rmSync(making, { force: true })
+    const server = createServer({ allowHalfOpen: true }, socket => this.#accept(socket))
+    const mask = process.umask(0o177)
+    try {
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject)
+        server.listen(making, resolve)
+      })
+      if (gid !== undefined) {
+        chownSync(making, -1, gid)
+        chmodSync(making, 0o660)
+      }
+      renameSync(making, path)
+    } catch (error) {
+      server.close()
+      throw new Error(`${path}: ${(error as Error).message}`)
+    } finally {
+      process.umask(mask)
+    }
+    this.#inode = inodeOf(path)
+    server.on('error', error => this.#log.warn(error.message))
+    this.#server = server
+    this.#log.debug({ socket: path }, `answers at ${path}`)
+  }
+
+  /** Closes all connections and removes the socket. May be called twice. */
+  stop(): void {
+    const server = this.#server
+    if (server === undefined) return
+    this.#server = undefined
+    const { path } = this.#options
+    if (inodeOf(path) === this.#inode) rmSync(path, { force: true })
+    server.close()
+    for (const connection of this.#connections) connection.close()
+  }
+
+  #accept(socket: Socket): void {
+    socket.on('error', () => socket.destroy())
+    if (this.#connections.size >= MOST_CONNECTIONS) {
+      this.counts.refused++
+      const message = `${MOST_CONNECTIONS} connections are open: no more are taken`
+      socket.end(line(undefined, { error: { code: 'too-many', message } satisfies ControlError }))
+      socket.destroySoon()
+      return
+    }
+    const connection = new Connection(socket, {
+      counts: this.counts,
+      openTap: this.#options.openTap,
+      answer: question => this.#answer(question),
+    })
+    this.#connections.add(connection)
+    this.counts.connections = this.#connections.size
+    socket.on('close', () => {
+      this.#connections.delete(connection)
+      this.counts.connections = this.#connections.size
+    })
+  }
+
+  #answer(question: Question): unknown {
+    const now = performance.now()
+    const known = this.#answers.get(question)
+    if (known !== undefined && now - known.atMs < ANSWER_MS) return known.value
+    const value = this.#options.answer(question)
+    this.#answers.set(question, { atMs: now, value })
+    return value
+  }
+}
+
+interface Served {
+  readonly counts: ControlCounts
+  readonly openTap: TapOpener
+  answer(question: Question): unknown
+}
+
+class Connection {
+  readonly #socket: Socket
+  readonly #served: Served
+  /** What has come of requests and was not done yet. */
+  #text = ''
+  #isBusy = false
+  #hasEnded = false
+  #stream: SampleStream | undefined
+
+  constructor(socket: Socket, served: Served) {
+    this.#socket = socket
+    this.#served = served
+    socket.setEncoding('utf8')
+    socket.setTimeout(IDLE_MS, () => {
+      if (this.#stream === undefined) this.close()
+    })
+    socket.on('data', (text: string) => {
+      this.#text += text
+      this.#schedule()
+    })
+    socket.on('drain', () => this.#schedule())
+    // `echo … | socat -` says all it has to say, and then reads its answers.
+    socket.on('end', () => {
+      this.#hasEnded = true
+      this.#schedule()
+    })
+    socket.on('close', () => this.#unsubscribe())
+  }
+
+  close(): void {
+    this.#unsubscribe()
+    this.#socket.end()
+    this.#socket.destroySoon()
+  }
+
+  /** The next request has its turn when those of others and the work of the agent have had theirs. */
+  #schedule(): void {
+    if (this.#isBusy) return
+    this.#isBusy = true
+    // What waits to be done is no more than what came at once.
+    this.#socket.pause()
+    setImmediate(async () => {
+      const isDone = await this.#next()
+      this.#isBusy = false
+      if (isDone) this.#schedule()
+    })
+  }
+
+  /** Does the next request; false when there is none, or it cannot be answered now. */
+  async #next(): Promise<boolean> {
+    const socket = this.#socket
+    // Goes on with 'drain'.
+    if (socket.destroyed || socket.writableLength > WAITING_BYTES) return false
+    const end = this.#text.indexOf('\n')
+    if ((end < 0 ? this.#text.length : end) > REQUEST_BYTES) {
+      const message = `a request has at most ${REQUEST_BYTES} bytes`
+      this.#refuse(undefined, { code: 'too-long', message })
+      this.close()
+      return false
+    }
+    if (end < 0) {
+      if (this.#hasEnded) this.close()
+      else socket.resume()
+      return false
+    }
+    const request = this.#text.slice(0, end).trim()
+    this.#text = this.#text.slice(end + 1)
+    if (request !== '') await this.#do(request)
+    return true
+  }
+
+  async #do(text: string): Promise<void> {
+    const { counts } = this.#served
+    const request = readRequest(text)
+    const { id } = request
+    counts.requests++
+    switch (request.kind) {
+      case 'question':
+        try {
+          this.#send(id, { [request.question]: await this.#served.answer(request.question) })
+        } catch (error) {
+          this.#refuse(id, { code: 'failed', message: printable((error as Error).message) })
+        }
+        return
+      case 'subscribe':
+        if (this.#stream !== undefined) this.#stream.change(request.wanted)
+        else if (counts.subscribers >= MOST_SUBSCRIBERS) {
+          this.#refuse(id, { code: 'too-many', message: `${MOST_SUBSCRIBERS} subscribe already` })
+          return
+        } else {
+          counts.subscribers++
+          this.#stream = new SampleStream(this.#socket, request.wanted, this.#served.openTap, lost => {
+            counts.lost += lost
+          })
+        }
+        this.#send(id, { subscribed: request.wanted })
+        return
+      case 'unsubscribe':
+        this.#send(id, { unsubscribed: this.#unsubscribe() })
+        return
+      case 'refused':
+        this.#refuse(id, request.error)
+    }
+  }
+
+  #refuse(id: unknown, error: ControlError): void {
+    this.#served.counts.refused++
+    this.#send(id, { error })
+  }
+
+  #unsubscribe(): unknown {
+    const stream = this.#stream
+    if (stream === undefined) return undefined
+    this.#stream = undefined
+    this.#served.counts.subscribers--
+    return stream.end()
+  }
+
+  #send(id: unknown, members: Readonly<Record<string, unknown>>): void {
+    if (this.#socket.writable) this.#socket.write(line(id, members))
+  }
+}
+
+/** Removes a socket that nobody listens to; fails when somebody does, or when it is no socket. */
+async function makeRoom(path: string): Promise<void> {
+  const inode = inodeOf(path)
+  if (inode === undefined) return
+  if (!lstatSync(path).isSocket()) throw new Error(`${path}: something else than a socket is there`)
+  const isAlive = await new Promise<boolean>((resolve, reject) => {
+    const probe = connect(path)
+    // One that is too busy to accept is alive.
+    const timer = setTimeout(() => resolve(true), PROBE_MS)
+    probe.on('connect', () => resolve(true))
+    probe.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ECONNREFUSED' || error.code === 'ENOENT') resolve(false)
+      else if (error.code === 'EAGAIN') resolve(true)
+      else reject(new Error(`${path}: ${error.message}`))
+    })
+    probe.on('close', () => clearTimeout(timer))
+  })
+  if (isAlive) throw new Error(`${path}: another agent listens there`)
+  if (inodeOf(path) === inode) rmSync(path, { force: true })
+}
+
+function inodeOf(path: string): bigint | undefined {
+  return lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino
+}
+
+/** Node.js does not ask the system's database of groups; /etc/group is where those of services are. */
+function groupId(group: string | undefined): number | undefined {
+  if (group !== undefined && /^\d+$/.test(group)) return Number(group)
+  const name = group ?? DEFAULT_GROUP
+  const entry = readFileSync('/etc/group', 'utf8')
+    .split('\n')
+    .map(text => text.split(':'))
+    .find(fields => fields[0] === name)
+  if (entry?.[2] !== undefined) return Number(entry[2])
+  if (group !== undefined) throw new Error(`control.group: there is no group ${group}`)
+  return undefined
+}

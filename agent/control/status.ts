@@ -1,0 +1,223 @@
+import type { Config } from '../config/config.ts'
+import type { DropStatus } from '../drop-reports.ts'
+import type { CollectorStatus } from '../export/collectors.ts'
+import type { Ledger } from '../health/ledger.ts'
+import type { Interface } from '../interfaces.ts'
+import { version } from '../version.ts'
+import type { LinkStats64 } from '../wire/netlink/rt-stats.ts'
+
+/**
+ * What a running agent tells of itself, as it is sent over the control socket. All counts are since the agent started,
+ * all rates are left to the reader, who looks twice: so nothing is kept, and nothing paid, while nobody looks.
+ */
+
+export interface Status {
+  readonly agent: AgentStatus
+  readonly process: ProcessStatus
+  readonly collectors: readonly CollectorStatus[]
+  readonly sources: readonly SourceStatus[]
+  /** Those that are sampled, or have been. */
+  readonly interfaces: readonly SampledInterface[]
+  readonly drops: DropStatus | null
+  readonly ledger: LedgerStatus
+}
+
+export interface AgentStatus {
+  readonly version: string
+  readonly pid: number
+  readonly uptimeSeconds: number
+  /** The file. */
+  readonly configuration: string
+  /** Null while no interface has one. */
+  readonly address: string | null
+  readonly addressInterface: string | null
+  readonly subAgentId: number
+  readonly pollingSeconds: number
+}
+
+export interface ProcessStatus {
+  /** Time of processor, user and system, of all threads. */
+  readonly cpuSeconds: number
+  readonly residentBytes: number
+  readonly heapBytes: number
+}
+
+/** Where samples come from, as its part tells it. */
+export interface RunningSource {
+  /** The stage of the ledger that has its losses. */
+  readonly name: string
+  /** In words: `listening`, `waiting for the kernel module`, … */
+  readonly state: string
+  /** Samples, or drops, given to the agent. */
+  readonly delivered: number
+}
+
+export interface SourceStatus extends RunningSource {
+  /** Losses of this source, by cause. */
+  readonly lost: Readonly<Record<string, number>>
+}
+
+export interface SampledInterface {
+  readonly name: string
+  readonly ifIndex: number
+  /** 0 when unknown. */
+  readonly speedBitsPerSecond: number
+  readonly up: boolean
+  /** What samples it; null when weir does not place the sampler. */
+  readonly sampledBy: string | null
+  /** 1 in N as configured now; null when the feed decides. */
+  readonly rate: number | null
+  /** Of its data source, 32 bits each, as in its last sample. */
+  readonly samples: number
+  readonly pool: number
+  readonly drops: number
+}
+
+export interface InterfaceStatus {
+  readonly name: string
+  readonly ifIndex: number
+  readonly alias: string | null
+  readonly kind: string | null
+  readonly speedBitsPerSecond: number
+  readonly adminUp: boolean
+  readonly operUp: boolean
+  /** Null when the kernel's counters cannot be read. */
+  readonly counters: InterfaceCounters | null
+}
+
+/** The kernel's own counts since the interface was made; exact up to 2^53. */
+export interface InterfaceCounters {
+  readonly rxPackets: number
+  readonly rxBytes: number
+  readonly rxErrors: number
+  readonly rxDropped: number
+  readonly txPackets: number
+  readonly txBytes: number
+  readonly txErrors: number
+  readonly txDropped: number
+}
+
+export interface LedgerStatus {
+  readonly flowSamples: { readonly offered: number; readonly exported: number; readonly merged: number }
+  readonly countersSamples: number
+  readonly datagrams: number
+  /** Every loss there can be, in the order in which the parts named them. */
+  readonly losses: readonly { stage: string; cause: string; count: number; help: string }[]
+}
+
+/** What status needs to see of the agent. */
+export interface Observed {
+  readonly config: Config
+  readonly address: string | undefined
+  readonly addressDevice: string | undefined
+  readonly uptimeMs: number
+  readonly ledger: Ledger
+  readonly sampler: {
+    readonly offered: number
+    readonly exported: number
+    readonly subSampled: number
+    state(ifIndex: number): { sequence: number; samplePool: number; drops: number } | undefined
+  }
+  readonly countersSamples: number
+  readonly datagrams: number
+  readonly collectors: readonly CollectorStatus[]
+  readonly drops: DropStatus | undefined
+  readonly interfaces: ReadonlyMap<number, Interface>
+  readonly sources: readonly RunningSource[]
+  interfaceCounters(): Promise<ReadonlyMap<number, LinkStats64>>
+  /** How an interface is sampled by a sampler of ours. */
+  sampledBy(ifIndex: number): { readonly source: string; readonly rate: number } | undefined
+}
+
+export function statusOf(observed: Observed): Status {
+  const { config, address, addressDevice, uptimeMs } = observed
+  return {
+    agent: {
+      version,
+      pid: process.pid,
+      uptimeSeconds: uptimeMs / 1000,
+      configuration: config.file,
+      address: address ?? null,
+      addressInterface: addressDevice ?? null,
+      subAgentId: config.subAgentId,
+      pollingSeconds: config.polling.seconds,
+    },
+    process: processStatus(),
+    collectors: observed.collectors,
+    sources: sourcesOf(observed),
+    interfaces: sampledInterfaces(observed),
+    drops: observed.drops ?? null,
+    ledger: ledgerOf(observed),
+  }
+}
+
+export function ledgerOf({ ledger, sampler, countersSamples, datagrams }: Observed): LedgerStatus {
+  return {
+    flowSamples: { offered: sampler.offered, exported: sampler.exported, merged: sampler.subSampled },
+    countersSamples,
+    datagrams,
+    losses: ledger.entries(),
+  }
+}
+
+export function sourcesOf({ sources, ledger }: Observed): SourceStatus[] {
+  return sources.map(source => {
+    const losses = ledger.entries().filter(({ stage }) => stage === source.name)
+    return { ...source, lost: Object.fromEntries(losses.map(({ cause, count }) => [cause, count])) }
+  })
+}
+
+export async function interfacesOf({ interfaces, interfaceCounters }: Observed): Promise<InterfaceStatus[]> {
+  const all = await interfaceCounters().catch(() => undefined)
+  return [...interfaces.values()].map(port => ({
+    name: port.name,
+    ifIndex: port.ifIndex,
+    alias: port.alias ?? null,
+    kind: port.kind ?? null,
+    speedBitsPerSecond: port.speedBitsPerSecond,
+    adminUp: port.adminUp,
+    operUp: port.operUp,
+    counters: countersOf(all?.get(port.ifIndex)),
+  }))
+}
+
+function countersOf(counters: LinkStats64 | undefined): InterfaceCounters | null {
+  if (counters === undefined) return null
+  return {
+    rxPackets: Number(counters.rxPackets),
+    rxBytes: Number(counters.rxBytes),
+    rxErrors: Number(counters.rxErrors),
+    rxDropped: Number(counters.rxDropped),
+    txPackets: Number(counters.txPackets),
+    txBytes: Number(counters.txBytes),
+    txErrors: Number(counters.txErrors),
+    txDropped: Number(counters.txDropped),
+  }
+}
+
+function sampledInterfaces({ interfaces, sampler, sampledBy }: Observed): SampledInterface[] {
+  return [...interfaces.values()].flatMap(({ name, ifIndex, speedBitsPerSecond, operUp }) => {
+    const by = sampledBy(ifIndex)
+    const state = sampler.state(ifIndex)
+    if (by === undefined && state === undefined) return []
+    return [
+      {
+        name,
+        ifIndex,
+        speedBitsPerSecond,
+        up: operUp,
+        sampledBy: by?.source ?? null,
+        rate: by?.rate ?? null,
+        samples: state?.sequence ?? 0,
+        pool: state?.samplePool ?? 0,
+        drops: state?.drops ?? 0,
+      },
+    ]
+  })
+}
+
+function processStatus(): ProcessStatus {
+  const { user, system } = process.cpuUsage()
+  const { rss, heapUsed } = process.memoryUsage()
+  return { cpuSeconds: (user + system) / 1e6, residentBytes: rss, heapBytes: heapUsed }
+}
