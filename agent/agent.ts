@@ -93,6 +93,7 @@ export class Agent {
       sink: this.#counters.write,
       onFailure: failure => this.#readerFailed(failure),
     })
+    this.#drops = new DropReports({ datagrams: this.#datagrams, interfaces: this.#interfaces, ledger, log })
     const samplers = {
       log,
       ledger,
@@ -102,14 +103,17 @@ export class Agent {
       withinBudget: this.#withinBudget,
     }
     this.#kernelSamplers = new KernelSamplers(config, samplers)
-    this.#pcapSamplers = new PcapSamplers({ ...samplers, onChange: () => this.#placeSoon() })
+    this.#pcapSamplers = new PcapSamplers({
+      ...samplers,
+      drops: this.#drops,
+      onChange: () => this.#placeSoon(),
+    })
     this.#address = new AgentAddress(config.agent, {
       log,
       previous: previousAddress,
       addresses: () => this.#interfaces.localAddresses(),
       onChange: address => this.#exporter.changeAgentAddress(address),
     })
-    this.#drops = new DropReports({ datagrams: this.#datagrams, interfaces: this.#interfaces, ledger, log })
   }
 
   /**
@@ -192,9 +196,10 @@ export class Agent {
     this.#address.stop()
     this.#poller.stop()
     await this.#attempt('tc', () => this.#kernelSamplers.stopTc())
-    await this.#attempt('dropmon', () => this.#drops.stop())
     this.#keepHouse()
+    // Which of the drops that it has followed are reported depends on what else reports them.
     await this.#attempt('pcap', () => this.#pcapSamplers.stop())
+    await this.#attempt('dropmon', () => this.#drops.stop())
     this.#kernelSamplers.stopPsample()
     this.#datagrams.flush()
     this.logStatus()

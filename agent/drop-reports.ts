@@ -5,7 +5,7 @@ import { type DropCount, Notifier, type NotifierSettings } from './datasource/no
 import type { Datagrams } from './export/datagrams.ts'
 import type { Ledger } from './health/ledger.ts'
 import type { Logger } from './health/log.ts'
-import { type DropSink, Names } from './samples/drop.ts'
+import { type Drop, type DropSink, Names } from './samples/drop.ts'
 import { DropAlerts, type KnownInterfaces } from './sources/drop-alerts.ts'
 import { DropMonitorSource, type DropMonitorState } from './sources/drop-monitor.ts'
 
@@ -56,7 +56,7 @@ export class DropReports {
   readonly #notifier: Notifier
   #monitor: DropMonitorSource | undefined
   /** What runs now. */
-  #current: { readonly dropmon: DropmonConfig; readonly headerBytes: number } | undefined
+  #current: { readonly dropmon: DropmonConfig | undefined; readonly headerBytes: number } | undefined
 
   constructor(options: DropReportsOptions) {
     this.#options = options
@@ -70,13 +70,13 @@ export class DropReports {
 
   /** Starts, stops or goes on with other settings; the same settings again change nothing. */
   async change(dropmon: DropmonConfig | undefined, headerBytes: number): Promise<void> {
-    const wanted = dropmon && { dropmon, headerBytes }
+    const wanted = { dropmon, headerBytes }
     if (isDeepStrictEqual(wanted, this.#current)) return
     await this.stop()
     this.#current = wanted
-    if (dropmon === undefined) return
     const notifier = this.#notifier
-    notifier.change({ ...dropmon, headerBytes })
+    notifier.change({ ...(dropmon ?? DEFAULTS), headerBytes })
+    if (dropmon === undefined) return
     const { interfaces, ledger, log } = this.#options
     const { start, software, hardware, force } = dropmon
     const alerts = new DropAlerts({
@@ -106,6 +106,17 @@ export class DropReports {
   /** True while what the kernel drops is being reported by the configured source. */
   get isReporting(): boolean {
     return this.#monitor?.state === 'listening'
+  }
+
+  /**
+   * Takes the drop of a packet that was sampled and followed. It is reported unless the configured source does that with
+   * all drops, or is told to leave those of the kernel out. Gives the sFlow discard reason, undefined when nothing was
+   * lost.
+   */
+  readonly acceptFollowed = (drop: Drop): number | undefined => {
+    const isWanted = this.#current !== undefined && this.#current.dropmon?.software !== false
+    if (isWanted && !this.isReporting) this.#notifier.accept(drop)
+    return this.#notifier.discardReasonOf(drop)
   }
 
   /** To be called every second or so. */

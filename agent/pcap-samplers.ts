@@ -3,6 +3,8 @@ import type { Config } from './config/config.ts'
 import { pcapRate, pcapRule } from './config/pcap-rule.ts'
 import type { RunningSource } from './control/status.ts'
 import type { Sampler } from './datasource/sampler.ts'
+import type { DropReports } from './drop-reports.ts'
+import { DropNames } from './drops/drop-names.ts'
 import type { Ledger } from './health/ledger.ts'
 import type { Logger } from './health/log.ts'
 import type { Interface, Interfaces } from './interfaces.ts'
@@ -17,11 +19,16 @@ export interface PcapSamplersOptions {
   readonly interfaces: Interfaces
   readonly sampler: Sampler
   readonly onBatchEnd: () => void
+  /** Takes sampled packets that the kernel drops. */
+  readonly drops: DropReports
   /** The rate that takes the place of a configured one while there are too many samples. */
   readonly withinBudget: (rate: number) => number
   /** Told when placing has to be done again. */
   readonly onChange: () => void
 }
+
+const NO_FUNCTIONS =
+  'reasons of drops may be less exact: /proc/kallsyms tells no addresses; needs CAP_SYSLOG and kernel.kptr_restrict below 2'
 
 /** How an interface is sampled. */
 interface Placed {
@@ -35,6 +42,8 @@ export class PcapSamplers {
   readonly #placed = new Map<number, Placed>()
   /** Undefined while there is no pcap block. */
   #source: BpfSamples | PacketSocketSource | undefined
+  /** Words for drops. */
+  #names: DropNames | undefined
   #forwards = false
 
   constructor(options: PcapSamplersOptions) {
@@ -91,16 +100,36 @@ export class PcapSamplers {
     }
     this.#placed.clear()
     await source?.stop()
+    this.#names?.close()
   }
 
   /** BPF where the kernel lets us, with following or without; else packet sockets. */
   async #open({ headerBytes, subAgentId, transit }: Config): Promise<BpfSamples | PacketSocketSource> {
-    const { ledger, sampler, onBatchEnd } = this.#options
+    const { ledger, sampler, drops, onBatchEnd } = this.#options
     const log = this.#options.log.child({ part: 'pcap' })
     const common = { ledger, sink: sampler.accept, onBatchEnd, headerBytes }
     const onCounted = (ifIndex: number, packets: number) => sampler.countedPackets(ifIndex, packets)
-    const open = (transit: boolean) =>
-      BpfSamples.open({ ...common, instance: subAgentId, onCounted, transit })
+    const names = new DropNames(drops.names)
+    this.#names = names
+    const following = {
+      names,
+      onDrop: drops.acceptFollowed,
+      onBatchEnd: () => {
+        drops.endBatch()
+        onBatchEnd()
+      },
+    }
+    const open = async (transit: boolean) => {
+      const source = await BpfSamples.open({
+        ...common,
+        ...following,
+        instance: subAgentId,
+        onCounted,
+        transit,
+      })
+      if (transit && !(await names.load().catch(() => false))) log.warn(NO_FUNCTIONS)
+      return source
+    }
     try {
       if (!transit) return await open(false)
       try {

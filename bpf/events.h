@@ -53,7 +53,10 @@ struct packet_event {
 	__u32 frame_bytes;
 	/* Flow hash, 0 when none was computed. */
 	__u32 hash;
-	/* Where it left, bytes waiting there before it, and nanoseconds from here to the driver, at most 2^32 - 1. */
+	/*
+	 * Where it left, bytes waiting there before it, and nanoseconds from here to the driver, or to where it was
+	 * dropped, at most 2^32 - 1.
+	 */
 	__u32 output_ifindex;
 	__u32 queue_depth;
 	__u32 transit;
@@ -78,7 +81,10 @@ struct packet_event {
 	__u8 last_segment;
 	/* Bits of enum followed. */
 	__u8 followed;
-	__u8 reserved[6];
+	__u8 reserved[2];
+	/* Why it was dropped, as the running kernel numbers its reasons, and the address of the code that did it. */
+	__u32 drop_reason;
+	__u64 drop_location;
 	__u8 header[HEADER_ROOM];
 };
 

@@ -26,12 +26,18 @@ struct gnet_stats_queue {
 	__u32 backlog;
 };
 
-/* In flags: the statistics are kept for each CPU, and those of the qdisc itself are not used. */
+/* In flags: each CPU counts for itself, in cpu_qstats; the sum is what qstats is elsewhere. */
 #define TCQ_F_CPUSTATS 0x20
 
 struct Qdisc {
 	unsigned int flags;
+	struct gnet_stats_queue *cpu_qstats;
 	struct gnet_stats_queue qstats;
+};
+
+/* A per-CPU array among maps. */
+struct bpf_array {
+	void *pptrs[0];
 };
 
 struct netdev_queue {

@@ -32,6 +32,8 @@
 #define USUAL_HEADERS_BYTES 54
 /* Draws for one large packet at most. */
 #define MOST_DRAWS 64
+/* Where there are more processors, the depth of a queue that each counts for itself is not known. */
+#define MOST_CPUS 1024
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -364,6 +366,42 @@ static __noinline int report(struct slot *slot)
 	return 0;
 }
 
+/*
+ * The backlog of a qdisc whose statistics are kept for each CPU. That of one CPU may be negative, as one puts packets in
+ * and another takes them out: the sum is right. The memory of other CPUs is as far from what the kernel notes for all of
+ * them as it is with a map of our own, whose values a program may ask for.
+ */
+static __noinline bool read_cpu_backlog(struct Qdisc *qdisc, __u32 *depth)
+{
+	void *map = &ports, *noted, *ours, *statistics;
+	struct gnet_stats_queue *queue;
+	__u32 sum = 0, key = 0, cpu;
+
+	statistics = BPF_CORE_READ(qdisc, cpu_qstats);
+	/* From the stack as bytes: addresses to calculate with, which the verifier does not let pointers be. */
+	bpf_probe_read_kernel(&map, sizeof(map), &map);
+	if (!statistics || bpf_probe_read_kernel(&noted, sizeof(noted),
+						 map + bpf_core_field_offset(struct bpf_array, pptrs)))
+		return false;
+	for (cpu = 0; cpu < MOST_CPUS; cpu++) {
+		ours = bpf_map_lookup_percpu_elem(&ports, &key, cpu);
+		if (!ours)
+			break;
+		bpf_probe_read_kernel(&ours, sizeof(ours), &ours);
+		queue = statistics + ((__u64)ours - (__u64)noted);
+		sum += BPF_CORE_READ(queue, backlog);
+	}
+	*depth = sum;
+	return cpu < MOST_CPUS;
+}
+
+static __always_inline void set_transit(struct packet_event *event)
+{
+	__u64 transit = bpf_ktime_get_ns() - event->nanoseconds;
+
+	event->transit = transit < 0xffffffff ? transit : 0xffffffff;
+}
+
 /* The packet has been given a transmit queue and is about to be put into it. Of stacked devices the lowest counts. */
 SEC("tp_btf/net_dev_queue")
 int BPF_PROG(weir_queue, struct sk_buff *skb)
@@ -391,6 +429,8 @@ int BPF_PROG(weir_queue, struct sk_buff *skb)
 	if (!(BPF_CORE_READ(qdisc, flags) & TCQ_F_CPUSTATS)) {
 		event->queue_depth = BPF_CORE_READ(qdisc, qstats.backlog);
 		event->followed |= DEPTH;
+	} else if (read_cpu_backlog(qdisc, &event->queue_depth)) {
+		event->followed |= DEPTH;
 	}
 	/* Of a packet that was chosen here, where it leaves, nothing more is to be learnt. */
 	if (event->direction == EGRESS)
@@ -405,7 +445,6 @@ int BPF_PROG(weir_transmit, struct sk_buff *skb, struct net_device *dev)
 {
 	struct list_head *lower;
 	struct slot *slot;
-	__u64 transit;
 
 	if (!skb->tc_index)
 		return 0;
@@ -417,14 +456,13 @@ int BPF_PROG(weir_transmit, struct sk_buff *skb, struct net_device *dev)
 		keep_slot(slot);
 		return 0;
 	}
-	transit = bpf_ktime_get_ns() - slot->event.nanoseconds;
-	slot->event.transit = transit < 0xffffffff ? transit : 0xffffffff;
+	set_transit(&slot->event);
 	slot->event.followed |= TRANSMITTED;
 	return report(slot);
 }
 
 SEC("tp_btf/kfree_skb")
-int BPF_PROG(weir_drop, struct sk_buff *skb)
+int BPF_PROG(weir_drop, struct sk_buff *skb, void *location, unsigned int reason)
 {
 	struct slot *slot;
 
@@ -434,6 +472,14 @@ int BPF_PROG(weir_drop, struct sk_buff *skb)
 	slot = take_slot(skb, constants.namespace);
 	if (!slot)
 		return 0;
+	/* A copy of a large packet, for a packet socket or a mirror: only after the queue it is a segment. */
+	if (slot->packet != (__u64)skb && !(slot->event.followed & QUEUED)) {
+		keep_slot(slot);
+		return 0;
+	}
+	set_transit(&slot->event);
+	slot->event.drop_reason = reason;
+	slot->event.drop_location = (__u64)location;
 	slot->event.followed |= DROPPED;
 	return report(slot);
 }

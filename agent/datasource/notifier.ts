@@ -90,6 +90,12 @@ export class Notifier {
     this.#write(drop, verdict.code)
   }
 
+  /** The sFlow discard reason of a drop, which is not reported by that; undefined when nothing was lost. */
+  discardReasonOf(drop: Drop): number | undefined {
+    const { code, leftOut } = this.#classifier.classify(drop)
+    return leftOut === 'noise' ? undefined : code
+  }
+
   /** All drops of a batch have been given: the datagrams that they filled leave. */
   readonly endBatch = (): void => {
     this.#limiter.endBatch()

@@ -330,6 +330,7 @@ export const FUNCTIONS: readonly Row[] = [
   ['__udp', 'unknown_l4', 'host', 'refused by UDP'],
   ['udpv6_', 'unknown_l4', 'host', 'refused by UDP'],
   ['icmp', 'unknown_l3', 'host', 'refused by ICMP'],
+  ['ip_error', 'net_unreachable', 'forward', 'where packets without a route end'],
   ['ip_', 'unknown_l3', 'forward', 'refused by IPv4'],
   ['ipv4_', 'unknown_l3', 'forward', 'refused by IPv4'],
   ['ip6_', 'unknown_l3', 'forward', 'refused by IPv6'],

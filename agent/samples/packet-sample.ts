@@ -22,6 +22,8 @@ export interface PacketSample {
   inputIfIndex: number
   /** ifIndex, 0 when unknown, or INTERNAL_INTERFACE. */
   outputIfIndex: number
+  /** sFlow discard reason when the packet was dropped on its way, and so has no output; or ABSENT. */
+  discardReason: number
   /** One of HEADER_PROTOCOL. */
   headerProtocol: number
   /** Octets on the wire: link header, payload and FCS. */
@@ -59,6 +61,7 @@ export function emptyPacketSample(): PacketSample {
     samplingRate: 0,
     inputIfIndex: 0,
     outputIfIndex: 0,
+    discardReason: ABSENT,
     headerProtocol: HEADER_PROTOCOL.ethernet,
     frameLength: 0,
     stripped: 0,

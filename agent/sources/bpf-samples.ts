@@ -4,6 +4,7 @@ import { builtFile } from '../kernel/addon.ts'
 import { BpfError, BpfObject, clockOffset, possibleCpus } from '../kernel/bpf-object.ts'
 import { type Promiscuity, promiscuous } from '../kernel/packet-socket.ts'
 import { RingBuffer } from '../kernel/ring-buffer.ts'
+import { type Drop, emptyDrop, type Name } from '../samples/drop.ts'
 import {
   ABSENT,
   emptyPacketSample,
@@ -34,8 +35,21 @@ export interface BpfSamplesOptions {
   readonly headerBytes: number
   /** Follow packets through the kernel. */
   readonly transit: boolean
+  /** Words for what the programs tell of a drop: its reason, by number, and the address of the code that dropped. */
+  readonly names: DropNames
+  /**
+   * Gets a followed packet that the kernel dropped. Gives the sFlow discard reason, which the packet's sample then has
+   * for an output; undefined when nothing was lost. The record is borrowed until the call returns.
+   */
+  readonly onDrop: (drop: Drop) => number | undefined
   /** Tells several agents in one namespace apart; below 2^24. */
   readonly instance: number
+}
+
+export interface DropNames {
+  reason(value: number): Name | undefined
+  /** `address`: two words of 32 bits. */
+  symbol(high: number, low: number): Name | undefined
 }
 
 /** An interface to sample. */
@@ -110,6 +124,7 @@ export class BpfSamples {
   readonly #control: Int32Array
   readonly #ports = new Map<number, Port>()
   readonly #sample: PacketSample = emptyPacketSample()
+  readonly #drop: Drop = emptyDrop()
   readonly #ringFull: Loss
   readonly #foreign: Loss
   readonly #late: Loss
@@ -178,7 +193,7 @@ export class BpfSamples {
     )
     this.#dropped = loss(
       'dropped',
-      'sampled packets that the kernel dropped; they are reported without an output',
+      'sampled packets that the kernel dropped on their way; each is reported, with the reason for its output',
     )
     if (options.transit) {
       const bytes = object.entries('slots') * SLOT.bytes
@@ -439,12 +454,17 @@ export class BpfSamples {
       sample.outputIfIndex = endsHere ? INTERNAL_INTERFACE : UNKNOWN_INTERFACE
       if (isQueued) sample.outputIfIndex = view.getUint32(offset + PACKET_EVENT.outputIfindex, true)
     }
-    if ((followed & FOLLOWED.dropped) !== 0) this.#dropped.count += chosen
-    else if (isForgotten && !isLocal) this.#lostSight.count += chosen
     const low = view.getUint32(offset + PACKET_EVENT.nanoseconds, true) + this.#offsetLow
     const high = view.getUint32(offset + PACKET_EVENT.nanoseconds + 4, true) + this.#offsetHigh
     sample.timestampLow = low >>> 0
     sample.timestampHigh = (high + (low > 0xffff_ffff ? 1 : 0)) >>> 0
+    sample.discardReason = ABSENT
+    if ((followed & FOLLOWED.dropped) !== 0) {
+      this.#dropped.count += chosen
+      sample.discardReason = this.#tellDrop(view, offset, isQueued) ?? ABSENT
+    } else if (isForgotten && !isLocal) {
+      this.#lostSight.count += chosen
+    }
 
     const rate = view.getUint32(offset + PACKET_EVENT.rate, true)
     const segments = view.getUint16(offset + PACKET_EVENT.segments, true)
@@ -463,6 +483,32 @@ export class BpfSamples {
         segmentFrameBytes(frameBytes, segments, segmentBytes, headers, i === lastChosen),
       )
     }
+  }
+
+  /** Tells of the packet of #sample, which was dropped; gives the discard reason. */
+  #tellDrop(view: DataView, offset: number, isQueued: boolean): number | undefined {
+    const sample = this.#sample
+    const drop = this.#drop
+    const { names, onDrop } = this.#options
+    drop.inputIfIndex = sample.inputIfIndex
+    drop.outputIfIndex = isQueued ? sample.outputIfIndex : UNKNOWN_INTERFACE
+    drop.headerProtocol = sample.headerProtocol
+    drop.etherType = view.getUint16(offset + PACKET_EVENT.protocol, true)
+    drop.frameLength = view.getUint32(offset + PACKET_EVENT.frameBytes, true) + sample.stripped
+    drop.stripped = sample.stripped
+    drop.headerWords = sample.headerWords
+    drop.headerOffset = sample.headerOffset
+    drop.headerLength = sample.headerLength
+    drop.reason = names.reason(view.getUint32(offset + PACKET_EVENT.dropReason, true))
+    drop.symbol = names.symbol(
+      view.getUint32(offset + PACKET_EVENT.dropLocation + 4, true),
+      view.getUint32(offset + PACKET_EVENT.dropLocation, true),
+    )
+    drop.egressQueue = sample.egressQueue
+    const low = sample.timestampLow + view.getUint32(offset + PACKET_EVENT.transit, true)
+    drop.timestampLow = low >>> 0
+    drop.timestampHigh = (sample.timestampHigh + (low > 0xffff_ffff ? 1 : 0)) >>> 0
+    return onDrop(drop)
   }
 
   /** Gives the sample to the sink, which may have changed it since the previous segment of the same packet. */

@@ -8,8 +8,9 @@ import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { INTERNAL_INTERFACE } from '../../agent/samples/packet-sample.ts'
+import { DISCARD_REASONS } from '../../agent/wire/sflow/discard-reasons.ts'
 import { BpfDriver, type DriverOptions, type Seen } from '../support/bpf-driver.ts'
-import { inGuest } from '../support/guest.ts'
+import { inGuest, kernelAtLeast, run } from '../support/guest.ts'
 import { ip, type Lab, makeLab, RunningAgent, sendFlow, sendFrames, sink, until } from '../support/lab.ts'
 import { ip4Header } from '../support/packets.ts'
 
@@ -54,6 +55,28 @@ function tc({ host }: Lab, line: string): string {
   })
 }
 
+/**
+ * The other end of mgmt0 takes packets only when this processor has nothing else to do: some hundred packets on the
+ * way to it fill its ring, and those behind them wait in the queue.
+ */
+function holdReceiver(t: TestContext, { host, peer }: Lab): void {
+  const CPU = '0'
+  const inPeer = (...command: string[]) => run('ip', 'netns', 'exec', peer.namespace, ...command)
+  const threads = () => run('ps', '-e', '-o', 'pid=,comm=').match(/\d+(?= napi\/mgmt0)/g) ?? []
+  const others: readonly string[] = threads()
+  // Packets take the ring when neither end gives it large ones.
+  run('ip', 'netns', 'exec', host.namespace, 'ethtool', '-K', 'mgmt0', 'tso', 'off')
+  inPeer('ethtool', '-K', 'mgmt0', 'gro', 'on')
+  inPeer('sh', '-c', 'echo 1 >/sys/class/net/mgmt0/threaded')
+  for (const thread of threads().filter(pid => !others.includes(pid))) {
+    run('chrt', '--idle', '--pid', '0', thread)
+    run('taskset', '--pid', '--cpu-list', CPU, thread)
+  }
+  const mask = /mask: (\w+)/.exec(run('taskset', '--pid', String(process.pid)))![1]!
+  run('taskset', '--pid', '--cpu-list', CPU, String(process.pid))
+  t.after(() => void run('taskset', '--pid', mask, String(process.pid)))
+}
+
 /** Gives mgmt0 a qdisc; false when the kernel does not have that kind. */
 function hasQdisc(lab: Lab, qdisc: string): boolean {
   try {
@@ -85,6 +108,15 @@ function found({ inputIfIndex, outputIfIndex, egressQueue, queueDepthBytes, tran
   return { inputIfIndex, outputIfIndex, egressQueue, queueDepthBytes, hasDelay: transitDelayNs >= 0 }
 }
 
+/** sFlow discard reason of this name. */
+function codeOf(name: string): number {
+  return DISCARD_REASONS.find(([, known]) => known === name)![0]
+}
+
+function timeOf({ timestampHigh, timestampLow }: Seen): bigint {
+  return (BigInt(timestampHigh) << 32n) | BigInt(timestampLow)
+}
+
 const UNKNOWN = { egressQueue: -1, queueDepthBytes: -1, hasDelay: false }
 
 describe('a packet that is passed on', () => {
@@ -98,7 +130,7 @@ describe('a packet that is passed on', () => {
     }
   })
 
-  for (const qdisc of ['pfifo limit 1000', 'fq_codel']) {
+  for (const qdisc of ['pfifo limit 1000', 'pfifo_fast', 'htb default 1', 'fq_codel']) {
     test(`with ${qdisc}`, async t => {
       const { lab, driver, output } = await passing(t)
       if (!hasQdisc(lab, qdisc)) return t.skip('the kernel does not have it')
@@ -108,15 +140,6 @@ describe('a packet that is passed on', () => {
       assert.ok(sample!.transitDelayNs > 0)
     })
   }
-
-  test('with pfifo_fast, which counts by CPU: no depth, but all else', async t => {
-    const { lab, driver, output } = await passing(t)
-    tc(lab, 'qdisc replace dev mgmt0 root pfifo_fast')
-    send(lab, 1)
-    const [sample] = await samples(driver, 1)
-    assert.deepEqual([sample!.outputIfIndex, sample!.egressQueue, sample!.queueDepthBytes], [output, 0, -1])
-    assert.ok(sample!.transitDelayNs > 0)
-  })
 
   test('behind a bottleneck: the depth is what waits, the delay what it takes to send it', async t => {
     const PACKETS = 50
@@ -150,6 +173,22 @@ describe('a packet that is passed on', () => {
     tc(lab, 'qdisc del dev mgmt0 root')
     const dropped = (await samples(driver, 11)).map(sample => sample.queueDepthBytes)
     assert.equal(Math.max(...dropped), backlog)
+  })
+
+  test('the depth of pfifo_fast, which each processor counts for itself', async t => {
+    if (!kernelAtLeast(6, 16)) return t.skip('veth never lets packets wait before Linux 6.16')
+    const PACKETS = 600
+    const { lab, driver } = await passing(t)
+    tc(lab, 'qdisc replace dev mgmt0 root pfifo_fast')
+    holdReceiver(t, lab)
+    send(lab, PACKETS)
+    const depths = (await samples(driver, PACKETS)).map(sample => sample.queueDepthBytes)
+    assert.ok(depths.every(depth => depth % BYTES === 0))
+    const deeper = depths.filter((depth, i) => i > 0 && depth === depths[i - 1]! + BYTES)
+    assert.ok(
+      deeper.length > PACKETS / 4,
+      `${deeper.length} of ${PACKETS} found one packet more than the one before`,
+    )
   })
 
   test('with a delay of 5 ms by netem', async t => {
@@ -196,9 +235,9 @@ describe('a packet that is passed on', () => {
 })
 
 describe('a packet that is not passed on', () => {
-  test('dropped at a full queue: the queue is known, the delay is not, and it is counted', async t => {
+  test('dropped at a full queue: the reason is the output, and the drop is told with the queue', async t => {
     const PACKETS = 50
-    const { lab, driver, output } = await passing(t)
+    const { lab, driver, input, output } = await passing(t)
     tc(lab, `qdisc replace dev mgmt0 root tbf rate 8mbit burst ${BYTES} limit ${5 * BYTES}`)
     send(lab, PACKETS)
     const all = await samples(driver, PACKETS)
@@ -206,16 +245,32 @@ describe('a packet that is not passed on', () => {
     assert.ok(dropped > 0)
     const without = all.filter(sample => sample.transitDelayNs < 0)
     assert.equal(without.length, dropped)
-    for (const sample of without) assert.equal(sample.outputIfIndex, output)
+    for (const sample of without) {
+      assert.deepEqual([sample.discardReason, sample.egressQueue], [codeOf('no_buffer_space'), 0])
+    }
     assert.equal((await driver.call('losses')).dropped, dropped)
+    const drops = await driver.call('drops')
+    assert.equal(drops.length, dropped)
+    for (const [i, { timestamp, header, reason, ...drop }] of drops.entries()) {
+      assert.match(reason!, /QDISC/)
+      assert.deepEqual(header, without[i]!.header)
+      assert.ok(timestamp >= timeOf(without[i]!))
+      const way = { inputIfIndex: input, outputIfIndex: output, egressQueue: 0 }
+      assert.deepEqual(drop, { ...way, symbol: drop.symbol, etherType: 0x0800, frameLength: BYTES + 4 })
+    }
   })
 
   test('dropped before it came to a queue', async t => {
     const { lab, driver, input } = await passing(t)
-    send(lab, 1, '233.252.0.1')
-    const [sample] = await samples(driver, 1)
+    send(lab, 1, '203.0.113.7')
+    // The other one is the answer that there is no way.
+    const sample = (await samples(driver, 2)).find(({ inputIfIndex }) => inputIfIndex === input)
     assert.deepEqual(found(sample!), { ...UNKNOWN, inputIfIndex: input, outputIfIndex: 0 })
+    assert.equal(sample!.discardReason, codeOf('net_unreachable'))
     assert.equal((await driver.call('losses')).dropped, 1)
+    const [drop] = await driver.call('drops')
+    assert.match(`${drop!.reason} ${drop!.symbol}`, /IP_INNOROUTES|NOT_SPECIFIED ip_error\+0x/)
+    assert.deepEqual([drop!.outputIfIndex, drop!.egressQueue], [0, -1])
   })
 
   test('for the host itself', async t => {

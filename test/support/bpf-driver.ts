@@ -3,13 +3,25 @@
  * whoever attaches it. The test calls its methods through the process's channel.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { Classifier } from '../../agent/drops/classifier.ts'
+import { DropNames } from '../../agent/drops/drop-names.ts'
 import { Ledger } from '../../agent/health/ledger.ts'
+import { type Drop, Names } from '../../agent/samples/drop.ts'
 import type { PacketSample } from '../../agent/samples/packet-sample.ts'
 import { BpfSamples } from '../../agent/sources/bpf-samples.ts'
 import type { Scope } from './lab.ts'
 
 /** A sample as the sink got it, with a copy of its header. */
 export type Seen = Omit<PacketSample, 'headerWords' | 'headerOffset'> & { readonly header: Buffer }
+
+/** A drop as it was told. */
+export interface SeenDrop
+  extends Pick<Drop, 'inputIfIndex' | 'outputIfIndex' | 'etherType' | 'frameLength' | 'egressQueue'> {
+  readonly reason: string | undefined
+  readonly symbol: string | undefined
+  readonly timestamp: bigint
+  readonly header: Buffer
+}
 
 /** What the driver does beside the methods of BpfSamples. */
 const EXTRAS = {
@@ -27,6 +39,7 @@ const EXTRAS = {
   /** Samples so far, lost samples that they told of, and how many had each value in their 15th octet. */
   tally: () => ({ delivered: source!.delivered, told, byOctet }),
   seen: () => seen,
+  drops: () => drops,
   losses: () => Object.fromEntries(ledger.entries().map(({ cause, count }) => [cause, count])),
   /** Packets by interface, as told to the pools. */
   pools: () => Object.fromEntries(pools),
@@ -123,6 +136,7 @@ interface Answer {
 const ledger = new Ledger()
 const pools = new Map<number, number>()
 const seen: Seen[] = []
+const drops: SeenDrop[] = []
 const byOctet: number[] = []
 let told = 0
 let tooEarly = 0
@@ -137,6 +151,23 @@ function take(sample: PacketSample): void {
   if (seen.length < KEPT) seen.push({ ...fields, header: Buffer.from(header) })
 }
 
+const classifier = new Classifier({ reasonNames: true, unknownTraps: false, host: true, hide: undefined })
+
+function takeDrop(drop: Drop): number | undefined {
+  const { inputIfIndex, outputIfIndex, etherType, frameLength, egressQueue } = drop
+  const header = Buffer.from(drop.headerWords.buffer as ArrayBuffer, drop.headerOffset, drop.headerLength)
+  if (drops.length < KEPT) {
+    drops.push({
+      ...{ inputIfIndex, outputIfIndex, etherType, frameLength, egressQueue },
+      reason: drop.reason?.text,
+      symbol: drop.symbol?.text,
+      timestamp: (BigInt(drop.timestampHigh) << 32n) | BigInt(drop.timestampLow),
+      header: Buffer.from(header),
+    })
+  }
+  return classifier.classify(drop).code
+}
+
 async function answer(id: number, action: () => unknown): Promise<void> {
   try {
     process.send!({ id, value: await action() })
@@ -148,12 +179,16 @@ async function answer(id: number, action: () => unknown): Promise<void> {
 
 if (process.argv[1] === import.meta.filename) {
   await answer(0, async () => {
+    const names = new DropNames(new Names())
+    await names.load()
     source = await BpfSamples.open({
       ledger,
       headerBytes: Number(process.argv[2]),
       instance: Number(process.argv[3]),
       transit: process.argv[4] === 'true',
       sink: take,
+      names,
+      onDrop: takeDrop,
       onBatchEnd: () => {},
       onCounted: (ifIndex, packets) => {
         pools.set(ifIndex, (pools.get(ifIndex) ?? 0) + packets)

@@ -16,6 +16,8 @@ import { sampledHeader } from '../../agent/wire/sflow/flow/header.ts'
 import {
   type CountersSample,
   countersSampleExpanded,
+  type DiscardedPacket,
+  discardedPacket,
   type FlowSample,
   flowSampleExpanded,
 } from '../../agent/wire/sflow/samples.ts'
@@ -286,6 +288,10 @@ export function countersSamplesOf(
     ({ value: { source_id } }) =>
       source === undefined || (source_id.type === source.type && source_id.index === source.index),
   )
+}
+
+export function discardsOf({ arrivals }: Collector): ArrivedSample<DiscardedPacket>[] {
+  return samplesOf<DiscardedPacket>(arrivals, discardedPacket)
 }
 
 function samplesOf<Value>(arrivals: readonly Arrival[], kind: SampleValue['sample']): ArrivedSample<Value>[] {

@@ -1,7 +1,7 @@
 /** Made by packaging/bpf-layout.ts from bpf/events.h: bytes of each structure and byte offsets of its members. */
 
 export const PACKET_EVENT = {
-  bytes: 336,
+  bytes: 344,
   nanoseconds: 0,
   ifindex: 8,
   ingressIfindex: 12,
@@ -23,7 +23,9 @@ export const PACKET_EVENT = {
   lastSegment: 56,
   followed: 57,
   reserved: 58,
-  header: 64,
+  dropReason: 60,
+  dropLocation: 64,
+  header: 72,
 } as const
 
 export const PORT_RATES = {
@@ -51,7 +53,7 @@ export const PORT_STATE = {
 } as const
 
 export const SLOT = {
-  bytes: 352,
+  bytes: 360,
   state: 0,
   reserved: 4,
   packet: 8,

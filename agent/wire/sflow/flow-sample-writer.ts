@@ -29,6 +29,9 @@ const EXTENDED_TRANSIT = 1039
 const EXTENDED_QUEUE = 1040
 const EXTENDED_TIMESTAMP = 1043
 
+/** Format of an output that is a discard reason. */
+const DISCARDED = 1
+
 /** Bytes before the first record, format and length included. */
 const SAMPLE_BYTES = 52
 /** Bytes of a sampled_header record around the header itself. */
@@ -71,8 +74,9 @@ export function writeFlowSample(
   view.setUint32(offset + 28, source.drops)
   view.setUint32(offset + 32, 0)
   view.setUint32(offset + 36, sample.inputIfIndex)
-  view.setUint32(offset + 40, 0)
-  view.setUint32(offset + 44, sample.outputIfIndex)
+  const isDropped = sample.discardReason >= 0
+  view.setUint32(offset + 40, isDropped ? DISCARDED : 0)
+  view.setUint32(offset + 44, isDropped ? sample.discardReason : sample.outputIfIndex)
 
   let at = offset + SAMPLE_BYTES
   const paddedHeader = (headerLength + 3) & ~3

@@ -27,6 +27,7 @@ const cases = fc.record({
     samplingRate: word,
     inputIfIndex: ifIndex,
     outputIfIndex: ifIndex,
+    discardReason: fc.oneof(fc.integer({ min: 0, max: 372 }), fc.constant(ABSENT)),
     headerProtocol: fc.constantFrom(1, 11, 12),
     frameLength: word,
     stripped: fc.nat(100),
@@ -56,7 +57,10 @@ test('the writer of the data path writes what the declarations say', () => {
           sample_pool: source.samplePool,
           drops: source.drops,
           input: { format: 0, value: sample.inputIfIndex },
-          output: { format: 0, value: sample.outputIfIndex },
+          output:
+            sample.discardReason === ABSENT
+              ? { format: 0, value: sample.outputIfIndex }
+              : { format: 1, value: sample.discardReason },
         },
         records,
       }
