@@ -21,6 +21,7 @@ import { type Interface, type InterfaceEvent, Interfaces } from './interfaces.ts
 import { UdpSender } from './kernel/udp-sender.ts'
 import { KernelSamplers } from './kernel-samplers.ts'
 import { PcapSamplers } from './pcap-samplers.ts'
+import { VirtualSources } from './virtual-sources.ts'
 
 /**
  * The wiring: builds every part, starts them in order, tells them of interfaces that come and go, and stops them in
@@ -53,6 +54,7 @@ export class Agent {
   readonly #kernelSamplers: KernelSamplers
   readonly #pcapSamplers: PcapSamplers
   readonly #drops: DropReports
+  readonly #virtual: VirtualSources
   #statistics: InterfaceStatistics | undefined
   #budget: Budget | undefined
   /** Samples, and the time, when the budget was last looked at. */
@@ -114,6 +116,13 @@ export class Agent {
       addresses: () => this.#interfaces.localAddresses(),
       onChange: address => this.#exporter.changeAgentAddress(address),
     })
+    this.#virtual = new VirtualSources({
+      poller: this.#poller,
+      ledger,
+      log,
+      interfaces: this.#interfaces,
+      agentAddress: () => this.#address.address,
+    })
   }
 
   /**
@@ -134,6 +143,7 @@ export class Agent {
     this.#exporter.start()
     this.#interfaces.subscribe(event => this.#interfaceChanged(event))
     await this.#attempt('counters', () => this.#startPolling())
+    await this.#attempt('virtual', () => this.#virtual.change(config))
     await this.#startSources()
     if (!this.#running) return
     this.#startBudget()
@@ -172,6 +182,7 @@ export class Agent {
     if (differs('budget')) this.#startBudget()
     if (differs('uuid')) this.#pollHost()
     if (differs('polling')) this.#changePolling()
+    await this.#attempt('virtual', () => this.#virtual.change(config))
     this.#sampler.headerBytes = config.headerBytes
     // The cookies of the tc samplers carry the sub-agent.
     if (config.tc === undefined || config.psample === undefined || differs('subAgentId')) {
@@ -196,6 +207,7 @@ export class Agent {
     this.#address.stop()
     this.#poller.stop()
     await this.#attempt('tc', () => this.#kernelSamplers.stopTc())
+    this.#virtual.stop()
     this.#keepHouse()
     // Which of the drops that it has followed are reported depends on what else reports them.
     await this.#attempt('pcap', () => this.#pcapSamplers.stop())
@@ -260,6 +272,7 @@ export class Agent {
         flowSamples: this.#sampler.exported,
         countersSamples: this.#counters.samples,
         drops: this.#drops.status(),
+        virtual: this.#virtual.status(),
         datagrams: this.#exporter.closed,
         collectors: this.#exporter.status(),
         lost: Object.fromEntries(losses.map(loss => [`${loss.stage}/${loss.cause}`, loss.count])),
@@ -290,7 +303,8 @@ export class Agent {
     const { polling, uuid } = this.#config
     const interfaces = () => this.#interfaces.byIndex.values()
     const intervalMs = polling.seconds * 1000
-    this.#poller.add({ ...HOST, intervalMs, readers: hostReaders({ uuid, interfaces }) })
+    const readers = [...hostReaders({ uuid, interfaces }), ...this.#virtual.hostReaders()]
+    this.#poller.add({ ...HOST, intervalMs, readers })
   }
 
   #changePolling(): void {

@@ -43,6 +43,7 @@ export interface Config {
   readonly transit: boolean
   /** Present when the block is. */
   readonly dropmon: DropmonConfig | undefined
+  readonly virtual: VirtualConfig
 }
 
 export interface SamplingConfig {
@@ -163,4 +164,42 @@ export interface DropmonConfig {
   /** More alerts per second, for so many seconds in a row, and the monitor rests. */
   readonly mostPerSecond: number
   readonly mostSeconds: number
+}
+
+/** What else is reported besides the host: each is present when its block is. */
+export interface VirtualConfig {
+  readonly systemd: SystemdConfig | undefined
+  readonly docker: ContainersConfig | undefined
+  readonly containerd: ContainersConfig | undefined
+  readonly k8s: KubernetesConfig | undefined
+  readonly kvm: LibvirtConfig | undefined
+}
+
+export interface SearchConfig {
+  /** Seconds between searches. */
+  readonly refreshSeconds: number
+  /** Seconds after which what is gone is forgotten. */
+  readonly forgetSeconds: number
+  /** Unix socket; undefined takes the usual one. */
+  readonly socket: string | undefined
+}
+
+export interface SystemdConfig extends SearchConfig {
+  /** Path of the list of a unit's processes, `%s` for its control group; undefined takes that of the group itself. */
+  readonly processes: string | undefined
+}
+
+export interface ContainersConfig extends SearchConfig {
+  /** Call a container by its host name. */
+  readonly hostname: boolean
+}
+
+export interface KubernetesConfig extends SearchConfig {
+  /** Call the interfaces of pods by the names of the pods. */
+  readonly setIfName: boolean
+}
+
+export interface LibvirtConfig extends SearchConfig {
+  /** Driver to ask, as `qemu:///system`. */
+  readonly uri: string
 }

@@ -179,6 +179,7 @@ export function withDiscovered(
     tc: undefined,
     pcap: [],
     dropmon: undefined,
+    virtual: { systemd: undefined, docker: undefined, containerd: undefined, k8s: undefined, kvm: undefined },
   }
   if (discovered === undefined || discovered.targets.length === 0) return idle
   const collectors = discovered.targets

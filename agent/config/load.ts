@@ -3,7 +3,14 @@
 import { constants, existsSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { isIP, isIPv6 } from 'node:net'
-import type { CollectorConfig, Config, DropmonConfig, ExternalConfig, PcapConfig } from './config.ts'
+import type {
+  CollectorConfig,
+  Config,
+  DropmonConfig,
+  ExternalConfig,
+  PcapConfig,
+  VirtualConfig,
+} from './config.ts'
 import { type Parsed, parse } from './parse.ts'
 import { byPlace, type Place, type Problem, type Severity } from './problem.ts'
 import { speedName } from './sampling-rate.ts'
@@ -235,6 +242,7 @@ function toConfig({ values, places }: Parsed, file: string): Config {
     pcap: values.pcap.map(toPcap),
     transit: values.ebpf?.transit ?? true,
     dropmon: values.dropmon && toDropmon(values.dropmon),
+    virtual: toVirtual(values),
   }
 }
 
@@ -275,6 +283,25 @@ function toDropmon(block: NonNullable<Values['dropmon']>): DropmonConfig {
 }
 
 /** No two have the same name: the ledger, the log and the status tell them apart by it. */
+function toVirtual(values: Values): VirtualConfig {
+  const { systemd, docker, containerd, k8s, kvm } = values
+  const search = (block: { refreshVMs?: number | undefined; forgetVMs?: number | undefined }) => ({
+    refreshSeconds: block.refreshVMs ?? values.refreshVMs,
+    forgetSeconds: block.forgetVMs ?? values.forgetVMs,
+  })
+  return {
+    systemd: systemd && { ...search(systemd), socket: systemd.socket, processes: systemd.cgroup_procs },
+    docker: docker && { ...search(docker), socket: docker.socket, hostname: docker.hostname },
+    containerd: containerd && {
+      ...search(containerd),
+      socket: containerd.socket,
+      hostname: containerd.hostname,
+    },
+    k8s: k8s && { ...search(k8s), socket: k8s.unixsock, setIfName: k8s.setIfName },
+    kvm: kvm && { ...search(kvm), socket: kvm.socket, uri: kvm.uri },
+  }
+}
+
 function toCollectors(blocks: Values['collector']): CollectorConfig[] {
   const taken = new Set(blocks.map(({ name }) => name))
   return blocks.map(block => {

@@ -158,7 +158,8 @@ const rate = kind.int(0, 10_000_000)
 const seconds = kind.int(0, 300)
 
 const NO_APPLICATIONS = 'applications are not sampled yet'
-const NO_CONTAINERS = 'containers and virtual machines are not reported yet'
+const NO_PODS = 'interfaces of pods are sampled as all others are'
+const NO_MARKS = 'packet samples do not tell of containers and services yet'
 const KERNEL_EVENTS = 'interfaces are followed by kernel events, at once'
 const vendor = (what: string) => `support for ${what} is not part of weir yet`
 
@@ -175,7 +176,12 @@ const containers = {
     'Seconds after which one that is gone is forgotten; else the top-level value.',
   ),
   hostname: setting(kind.onOff(), 'off', "Report the container's own host name in place of its name."),
-  markTraffic: setting(kind.onOff(), 'off', 'Add the container to the packet samples it causes.'),
+  markTraffic: setting(kind.onOff(), 'off', 'Add the container to the packet samples it causes.', {
+    inactive: NO_MARKS,
+  }),
+  socket: optional(path, '/run/podman/podman.sock', 'Unix socket to ask, where it is not the usual one.', {
+    ours: true,
+  }),
 } as const
 
 const swp = '^swp[0-9s]+$'
@@ -289,17 +295,11 @@ export const settings = {
     kind.int(60, 3600),
     '60',
     'Seconds between searches for containers and virtual machines.',
-    {
-      inactive: NO_CONTAINERS,
-    },
   ),
   forgetVMs: setting(
     kind.int(60),
     '180',
     'Seconds after which a container or virtual machine that is gone is forgotten.',
-    {
-      inactive: NO_CONTAINERS,
-    },
   ),
   modules: setting(path, '/etc/hsflowd/modules', 'Folder of loadable modules.', {
     inactive: 'weir has no loadable modules',
@@ -390,7 +390,7 @@ export const settings = {
       promisc: setting(kind.onOff(), 'off', 'Put the interface into promiscuous mode.'),
       vport: optional(kind.onOff(), 'on', 'Report counters of the ports of a bridge that is sampled.'),
       dynamic: optional(kind.onOff(), 'on', 'Sample interfaces of pods as they come.', {
-        inactive: NO_CONTAINERS,
+        inactive: NO_PODS,
       }),
     },
     'Samples packets on interfaces of this host, without hardware. Each block adds a rule; the last one that matches an interface ' +
@@ -512,36 +512,73 @@ export const settings = {
   ),
   systemd: block(
     {
-      refreshVMs: optional(kind.int(10, 3600), '60', 'Seconds between searches for services.'),
-      dropPriv: setting(kind.onOff(), 'off', 'Give up privileges where possible.'),
-      markTraffic: setting(kind.onOff(), 'off', 'Add the service to the packet samples it causes.'),
-      cgroup_procs: optional(path, '/sys/fs/cgroup/%s/cgroup.procs', "Path of a unit's list of processes."),
-      cgroup_acct: optional(path, '/sys/fs/cgroup/%s', 'Ignored.'),
+      refreshVMs: optional(
+        kind.int(10, 3600),
+        '60',
+        'Seconds between searches for services; else the top-level value.',
+      ),
+      dropPriv: setting(kind.onOff(), 'off', 'Give up privileges where possible.', {
+        inactive: 'weir has the privileges that it was started with',
+      }),
+      markTraffic: setting(kind.onOff(), 'off', 'Add the service to the packet samples it causes.', {
+        inactive: NO_MARKS,
+      }),
+      cgroup_procs: optional(
+        path,
+        '/sys/fs/cgroup/%s/cgroup.procs',
+        "Path of a unit's list of processes, %s being its control group; else that of the group itself.",
+      ),
+      cgroup_acct: optional(path, '/sys/fs/cgroup/%s', 'Ignored.', {
+        inactive: 'hsflowd ignores it too; weir finds control groups where they are mounted',
+      }),
+      socket: optional(path, '/run/dbus/system_bus_socket', 'Socket of the message bus that systemd is on.', {
+        ours: true,
+      }),
     },
-    'Reports counters of systemd services.',
-    { inactive: 'services are not reported yet' },
+    'Reports counters of systemd services, asked for over D-Bus.',
   ),
-  docker: block(containers, 'Reports counters of Docker containers.', { inactive: NO_CONTAINERS }),
+  docker: block(containers, 'Reports counters of Docker containers.'),
   containerd: block(
-    { forgetVMs: containers.forgetVMs, hostname: containers.hostname, markTraffic: containers.markTraffic },
-    'Reports counters of containerd containers.',
-    { inactive: NO_CONTAINERS },
+    {
+      refreshVMs: { ...containers.refreshVMs, ours: true },
+      forgetVMs: containers.forgetVMs,
+      hostname: containers.hostname,
+      markTraffic: containers.markTraffic,
+      socket: { ...containers.socket, example: '/run/containerd/containerd.sock' },
+    },
+    'Reports counters of containerd containers, those of all its namespaces.',
   ),
   k8s: block(
     {
-      markTraffic: setting(kind.onOff(), 'off', 'Add the pod to the packet samples it causes.'),
-      eof: setting(kind.onOff(), 'off', 'Stop with the helper program.'),
-      setIfAlias: setting(kind.onOff(), 'on', 'Report pod names as interface aliases.'),
+      markTraffic: setting(kind.onOff(), 'off', 'Add the pod to the packet samples it causes.', {
+        inactive: NO_MARKS,
+      }),
+      eof: setting(kind.onOff(), 'off', 'Go on without the helper program.', {
+        inactive: 'weir asks the container runtime itself',
+      }),
+      setIfAlias: setting(kind.onOff(), 'on', 'Report pod names as interface aliases.', {
+        inactive: 'no structure has an alias; setIfName sets the name',
+      }),
       setIfName: setting(kind.onOff(), 'on', 'Report pod names as interface names.'),
-      unixsock: optional(path, '/run/containerd/containerd.sock', 'Socket of the container runtime.'),
+      unixsock: optional(
+        path,
+        '/run/containerd/containerd.sock',
+        'Socket of the container runtime (CRI); else the first there is of containerd, CRI-O, k3s and cri-dockerd.',
+      ),
+      refreshVMs: { ...containers.refreshVMs, ours: true },
+      forgetVMs: { ...containers.forgetVMs, ours: true },
     },
     'Reports counters of Kubernetes pods.',
-    { again: 'restart', inactive: NO_CONTAINERS },
+    { again: 'restart' },
   ),
   kvm: block(
-    { refreshVMs: containers.refreshVMs, forgetVMs: containers.forgetVMs },
+    {
+      refreshVMs: containers.refreshVMs,
+      forgetVMs: containers.forgetVMs,
+      socket: { ...containers.socket, example: '/run/libvirt/libvirt-sock-ro' },
+      uri: setting(kind.word('a libvirt URI'), 'qemu:///system', 'Driver of libvirt to ask.', { ours: true }),
+    },
     'Reports counters of virtual machines (libvirt).',
-    { inactive: NO_CONTAINERS },
   ),
   dbus: block({}, 'Offers status on D-Bus.', { inactive: 'weir has no D-Bus interface' }),
   ovs: block({}, "Configures Open vSwitch's own sFlow agent.", {

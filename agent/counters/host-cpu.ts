@@ -138,7 +138,7 @@ export function parseUptime(file: TextFile): number {
  * MHz of the first CPU, 0 if unknown: the `cpu MHz` of /proc/cpuinfo where the architecture has it (x86), else from
  * cpufreq, the present clock before the highest one (ARM).
  */
-async function readCpuClock(root: string): Promise<number> {
+export async function readCpuClock(root: string): Promise<number> {
   // The first CPU is in the first page; on large machines the whole file costs milliseconds.
   const cpuinfo = await readHeadIfAny(root, 'proc/cpuinfo', 4096)
   const match = /^cpu MHz\s*:\s*(\d+)/m.exec(cpuinfo?.text ?? '')

@@ -6,7 +6,14 @@
 
 import { statfs } from 'node:fs/promises'
 import { join } from 'node:path'
-import { FileFormatError, low32, parseCounter, readTextFile, type TextFile } from '../kernel/files.ts'
+import {
+  FileFormatError,
+  low32,
+  octalText,
+  parseCounter,
+  readTextFile,
+  type TextFile,
+} from '../kernel/files.ts'
 import { type HostDiskIo, hostDiskIo } from '../wire/sflow/counters/host.ts'
 import { UNKNOWN_PERCENT } from '../wire/struct.ts'
 import type { CounterReader } from './reader.ts'
@@ -157,13 +164,6 @@ export function localFileSystems(mountinfo: TextFile): string[] {
 
 function isReadOnly(options: string): boolean {
   return options.split(',').includes('ro')
-}
-
-/** Space, tab, newline and backslash are written in octal: `\040`. */
-function octalText(text: string): string {
-  return text.replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
-    String.fromCharCode(Number.parseInt(octal, 8)),
-  )
 }
 
 /** The fullest partition is measured as df(1) does: of what users can have, how much is taken. */

@@ -60,7 +60,7 @@ const MEMINFO = new Set(['MemTotal', 'MemFree', 'Shmem', 'Buffers', 'Cached', 'S
 const VMSTAT = new Set(['pgpgin', 'pgpgout', 'pswpin', 'pswpout'])
 
 /** `Name:  number kB`, in bytes. */
-function parseMeminfo(file: TextFile): Map<string, bigint> {
+export function parseMeminfo(file: TextFile): Map<string, bigint> {
   const values = new Map<string, bigint>()
   for (const [i, line] of file.text.split('\n').entries()) {
     const name = line.slice(0, Math.max(line.indexOf(':'), 0))

@@ -60,8 +60,8 @@ export async function readHeadIfAny(
   }
 }
 
-/** Drivers answer a read of an attribute they have no value for with one of the last four. */
-const UNAVAILABLE = new Set(['ENOENT', 'EACCES', 'EPERM', 'EINVAL', 'ENODEV', 'EOPNOTSUPP', 'EIO'])
+/** Drivers answer a read of an attribute they have no value for with one of EINVAL to EIO; ESRCH: the process has ended. */
+const UNAVAILABLE = new Set(['ENOENT', 'EACCES', 'EPERM', 'EINVAL', 'ENODEV', 'EOPNOTSUPP', 'EIO', 'ESRCH'])
 
 /** A whole number without sign, of any size. `name` is for the message. */
 export function parseCounter(file: TextFile, line: number, name: string, word: string | undefined): bigint {
@@ -75,6 +75,13 @@ export function parseCounter(file: TextFile, line: number, name: string, word: s
 /** The lower 32 bits: what a 32-bit counter on the wire shows of a longer one. */
 export function low32(value: bigint): number {
   return Number(BigInt.asUintN(32, value))
+}
+
+/** Text as the kernel writes it into tables: space, tab, newline and backslash in octal, as `\040`. */
+export function octalText(text: string): string {
+  return text.replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
+    String.fromCharCode(Number.parseInt(octal, 8)),
+  )
 }
 
 /** Units in which the kernel reports to user space. */

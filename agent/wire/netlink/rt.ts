@@ -19,6 +19,8 @@ export const RTM = {
   newAction: 48,
   delAction: 49,
   getAction: 50,
+  newNsid: 88,
+  getNsid: 90,
   newStats: 92,
   getStats: 94,
 } as const

@@ -1,0 +1,287 @@
+import { machine } from 'node:os'
+import { isDeepStrictEqual } from 'node:util'
+import type { Config, VirtualConfig } from './config/config.ts'
+import { GroupFiles } from './counters/control-group.ts'
+import { machineType, readHostUuid } from './counters/host-descr.ts'
+import { hostParentReader } from './counters/host-parent.ts'
+import { type CounterReader, shared } from './counters/reader.ts'
+import { virtCpuReader } from './counters/virt-cpu.ts'
+import { virtDiskIoReader } from './counters/virt-disk-io.ts'
+import { virtMemoryReader } from './counters/virt-memory.ts'
+import { virtNetIoReader } from './counters/virt-net-io.ts'
+import { virtNodeReader } from './counters/virt-node.ts'
+import type { Poller } from './datasource/poller.ts'
+import type { Ledger } from './health/ledger.ts'
+import type { Logger } from './health/log.ts'
+import { Cgroups } from './kernel/cgroup.ts'
+import { type KernelUnits, readKernelUnits, readTextFile } from './kernel/files.ts'
+import { CONTAINERD_SOCKET, ContainerdRuntime } from './virtual/containerd.ts'
+import { DOCKER_SOCKET, DockerRuntime } from './virtual/docker.ts'
+import { KubernetesRuntime } from './virtual/kubernetes.ts'
+import { LIBVIRT_SOCKETS, LibvirtRuntime } from './virtual/libvirt.ts'
+import { type HostEnd, lookIntoNamespace, type Namespace } from './virtual/namespace.ts'
+import { type Entity, Registry } from './virtual/registry.ts'
+import { type Found, mapSome, type Runtime } from './virtual/runtime.ts'
+import { Search, type SearchStatus } from './virtual/search.ts'
+import { SYSTEM_BUS, SystemdRuntime } from './virtual/systemd.ts'
+import { uuidOfName } from './virtual/uuid.ts'
+import { hostAdapters, hostDescr } from './wire/sflow/counters/host.ts'
+
+/** The wiring of virtual machines, containers and services: who is looked for, and what is read of each. */
+
+/** Data source of the host as a whole, and the type of those on it. */
+const HOST = { type: 2, index: 1 } as const
+const LOGICAL = 3
+const OS_LINUX = 2
+
+/** The runtimes by what they say of the machine: the first that is looked for counts as its role. */
+const ROLES = ['kvm', 'k8s', 'containerd', 'docker', 'systemd'] as const
+type RuntimeName = (typeof ROLES)[number]
+
+const NAMESPACES_AT_ONCE = 2
+
+export interface VirtualSourcesOptions {
+  readonly poller: Poller
+  readonly ledger: Ledger
+  readonly log: Logger
+  readonly interfaces: { readonly byIndex: ReadonlyMap<number, HostEnd & { readonly name: string }> }
+  /** Names of units and pods are made UUIDs with the address that the agent has then. */
+  readonly agentAddress: () => string | undefined
+  /** Where /proc, /sys and /etc are; `/` if not given. */
+  readonly root?: string
+}
+
+/** What of the configuration matters here. */
+export type VirtualSettings = Pick<Config, 'virtual' | 'polling' | 'uuid'>
+
+export class VirtualSources {
+  readonly #options: VirtualSourcesOptions
+  readonly #root: string
+  readonly #registry: Registry
+  readonly #searches = new Map<RuntimeName, { readonly settings: unknown; readonly search: Search }>()
+  /** By UUID of the entity. */
+  readonly #namespaces = new Map<string, Namespace>()
+  readonly #cgroups: () => Promise<Cgroups>
+  #units: KernelUnits | undefined
+  #pollingMs = 0
+  #hostUuid = ''
+  #release = ''
+  readonly #podNames = new Map<number, string>()
+
+  constructor(options: VirtualSourcesOptions) {
+    this.#options = options
+    const { ledger, root = '/' } = options
+    this.#root = root
+    this.#cgroups = shared(() => Cgroups.read(root))
+    this.#registry = new Registry({
+      ledger,
+      onAdded: entity => this.#added(entity),
+      onRemoved: entity => this.#removed(entity),
+      now: () => performance.now(),
+    })
+  }
+
+  /** Starts, stops or goes on with other settings; a search whose settings are the same is left alone. */
+  async change({ virtual, polling, uuid }: VirtualSettings): Promise<void> {
+    const pollingMs = polling.seconds * 1000
+    if (this.#pollingMs !== pollingMs) {
+      this.#pollingMs = pollingMs
+      for (const { index } of this.#registry.present()) {
+        this.#options.poller.changeInterval(LOGICAL, index, pollingMs)
+      }
+    }
+    this.#hostUuid = uuid ?? (await readHostUuid(this.#root))
+    for (const name of ROLES) {
+      const settings = virtual[name]
+      const running = this.#searches.get(name)
+      if (isDeepStrictEqual(running?.settings, settings)) continue
+      running?.search.stop()
+      this.#searches.delete(name)
+      if (settings === undefined) this.#registry.forgetAll(name)
+      if (settings === undefined) continue
+      const search = new Search({
+        runtime: this.#runtime(name, virtual)!,
+        registry: this.#registry,
+        ledger: this.#options.ledger,
+        log: this.#options.log,
+        refreshMs: settings.refreshSeconds * 1000,
+        forgetMs: settings.forgetSeconds * 1000,
+        prepare: found => this.#prepare(found),
+        onDone: () => this.#namePorts(virtual),
+      })
+      this.#searches.set(name, { settings, search })
+      search.start()
+    }
+    if (virtual.k8s === undefined) this.#podNames.clear()
+  }
+
+  /** May be called twice. */
+  stop(): void {
+    for (const { search } of this.#searches.values()) search.stop()
+  }
+
+  /** What the data source of the host has more because others run on it. */
+  hostReaders(): CounterReader[] {
+    return [
+      virtNodeReader(this.#root, () => {
+        const role = ROLES.find(name => this.#searches.has(name))
+        return role && this.#registry.present(role).length
+      }),
+    ]
+  }
+
+  /** The name of the pod at the other end of an interface, if there is one and pods are to name interfaces. */
+  portName(ifIndex: number): string | undefined {
+    return this.#podNames.get(ifIndex)
+  }
+
+  /** Undefined when nothing is looked for. */
+  status(): SearchStatus[] | undefined {
+    if (this.#searches.size === 0) return undefined
+    return [...this.#searches.values()].map(({ search }) => search.status())
+  }
+
+  #runtime(name: RuntimeName, virtual: VirtualConfig): Runtime | undefined {
+    return openRuntime(name, virtual, {
+      root: this.#root,
+      uuidOf: text => uuidOfName(this.#hostUuid, text, this.#options.agentAddress()),
+      ifIndexOf: device => {
+        for (const { ifIndex, name } of this.#options.interfaces.byIndex.values()) {
+          if (name === device) return ifIndex
+        }
+        return 0
+      },
+    })
+  }
+
+  /** Looks into the network namespaces before the first poll, and again at each search. */
+  async #prepare(found: readonly Found[]): Promise<void> {
+    const { interfaces, log } = this.#options
+    this.#release = (await readTextFile(this.#root, 'proc/sys/kernel/osrelease')).text.trim()
+    await mapSome(found, NAMESPACES_AT_ONCE, async ({ uuid, pid, name }) => {
+      if (pid === undefined) return
+      try {
+        const namespace = await lookIntoNamespace(this.#root, pid, () => interfaces.byIndex.values())
+        if (namespace === undefined) this.#namespaces.delete(uuid)
+        else this.#namespaces.set(uuid, namespace)
+      } catch (error) {
+        // It may have ended meanwhile; what was known of it is no longer true.
+        this.#namespaces.delete(uuid)
+        log.debug({ part: 'virtual', name }, (error as Error).message)
+      }
+    })
+  }
+
+  #added(entity: Entity): void {
+    const { found, index } = entity
+    const own = found.readers ?? this.#readers(entity)
+    const readers = [this.#descrReader(entity), ...own, hostParentReader(HOST.type, HOST.index)]
+    this.#options.poller.add({ type: LOGICAL, index, intervalMs: this.#pollingMs, readers })
+  }
+
+  #removed({ index, uuid }: Entity): void {
+    this.#namespaces.delete(uuid)
+    this.#options.poller.remove(LOGICAL, index)
+  }
+
+  /** A virtual machine has an operating system of its own; containers and services have ours. */
+  #descrReader(entity: Entity): CounterReader {
+    return {
+      record: hostDescr,
+      read: async () => {
+        const { found, name, uuid } = entity
+        const ours = { machine_type: machineType(machine()), os_name: OS_LINUX, os_release: this.#release }
+        const unknown = { machine_type: 0, os_name: 0, os_release: '' }
+        return { hostname: name, uuid, ...(found.readers === undefined ? ours : unknown) }
+      },
+    }
+  }
+
+  #readers(entity: Entity): CounterReader[] {
+    const files = new GroupFiles({
+      root: this.#root,
+      cgroups: this.#cgroups,
+      units: async () => {
+        this.#units ??= await readKernelUnits(this.#root)
+        return this.#units
+      },
+      entity: () => entity.found,
+      processes: () => entity.found.processes,
+    })
+    const namespace = () => this.#namespaces.get(entity.uuid)
+    return [
+      {
+        record: hostAdapters,
+        read: async () => {
+          const adapters = namespace()?.adapters
+          return (
+            adapters && { adapters: adapters.map(({ ifIndex, mac }) => ({ ifIndex, mac_address: [mac] })) }
+          )
+        },
+      },
+      virtCpuReader(files),
+      virtMemoryReader(files),
+      virtDiskIoReader(files),
+      virtNetIoReader(this.#root, () => namespace()?.devices),
+    ]
+  }
+
+  #namePorts({ k8s }: VirtualConfig): void {
+    if (k8s === undefined || !k8s.setIfName) return
+    this.#podNames.clear()
+    for (const { uuid, name } of this.#registry.present('k8s')) {
+      for (const { ifIndex } of this.#namespaces.get(uuid)?.adapters ?? []) {
+        if (ifIndex > 0) this.#podNames.set(ifIndex, name)
+      }
+    }
+  }
+}
+
+/** What runtimes need of the machine. */
+export interface RuntimeSurroundings {
+  readonly root: string
+  readonly uuidOf: (name: string) => string
+  /** 0 for a device that there is not. */
+  readonly ifIndexOf: (device: string) => number
+}
+
+/** The runtime of a block of the configuration; undefined without the block. Nothing is opened yet. */
+export function openRuntime(
+  name: RuntimeName,
+  virtual: VirtualConfig,
+  { root, uuidOf, ifIndexOf }: RuntimeSurroundings,
+): Runtime | undefined {
+  const { systemd, docker, containerd, k8s, kvm } = virtual
+  switch (name) {
+    case 'systemd':
+      return (
+        systemd &&
+        new SystemdRuntime({ path: systemd.socket ?? SYSTEM_BUS, processes: systemd.processes, uuidOf })
+      )
+    case 'docker':
+      return (
+        docker && new DockerRuntime({ root, path: docker.socket ?? DOCKER_SOCKET, hostname: docker.hostname })
+      )
+    case 'containerd':
+      return (
+        containerd &&
+        new ContainerdRuntime({
+          root,
+          path: containerd.socket ?? CONTAINERD_SOCKET,
+          hostname: containerd.hostname,
+          uuidOf,
+        })
+      )
+    case 'k8s':
+      return k8s && new KubernetesRuntime({ root, path: k8s.socket, uuidOf })
+    case 'kvm':
+      return (
+        kvm &&
+        new LibvirtRuntime({
+          paths: kvm.socket === undefined ? LIBVIRT_SOCKETS : [kvm.socket],
+          uri: kvm.uri,
+          ifIndexOf,
+        })
+      )
+  }
+}
