@@ -39,6 +39,8 @@ const MOST_CONNECTIONS = 128
 const MOST_SUBSCRIBERS = 16
 /** Connections that ask nothing and subscribe to nothing are closed after this time. */
 const IDLE_MS = 60_000
+/** A surplus connection is open for so long that its other end can read why it is closed. */
+const LEAVE_MS = 1000
 /** An answer is given again to those who ask so soon after it was made. */
 const ANSWER_MS = 200
 /** Bytes that may wait in a connection before its next request is read. */
@@ -51,6 +53,8 @@ export class ControlServer {
   readonly #options: ControlServerOptions
   readonly #log: Logger
   readonly #connections = new Set<Connection>()
+  /** Surplus connections that have been told so. */
+  readonly #leaving = new Set<Socket>()
   readonly #answers = new Map<Question, { readonly atMs: number; readonly value: unknown }>()
   #server: Server | undefined
   /** The socket file that is ours, to be told from that of an agent that came after us. */
@@ -108,15 +112,14 @@ export class ControlServer {
     if (inodeOf(path) === this.#inode) rmSync(path, { force: true })
     server.close()
     for (const connection of this.#connections) connection.close()
+    for (const socket of this.#leaving) socket.destroy()
   }
 
   #accept(socket: Socket): void {
     socket.on('error', () => socket.destroy())
     if (this.#connections.size >= MOST_CONNECTIONS) {
       this.counts.refused++
-      const message = `${MOST_CONNECTIONS} connections are open: no more are taken`
-      socket.end(line(undefined, { error: { code: 'too-many', message } satisfies ControlError }))
-      socket.destroySoon()
+      this.#turnAway(socket)
       return
     }
     const connection = new Connection(socket, {
@@ -130,6 +133,21 @@ export class ControlServer {
       this.#connections.delete(connection)
       this.counts.connections = this.#connections.size
     })
+  }
+
+  /** Says why, and waits for a while that the other end has read it: closed at once, it would be reset. */
+  #turnAway(socket: Socket): void {
+    if (this.#leaving.size >= MOST_CONNECTIONS) {
+      socket.destroy()
+      return
+    }
+    this.#leaving.add(socket)
+    socket.on('close', () => this.#leaving.delete(socket))
+    socket.setTimeout(LEAVE_MS, () => socket.destroy())
+    socket.on('end', () => socket.destroy())
+    socket.resume()
+    const message = `${MOST_CONNECTIONS} connections are open: no more are taken`
+    socket.end(line(undefined, { error: { code: 'too-many', message } satisfies ControlError }))
   }
 
   #answer(question: Question): unknown {
