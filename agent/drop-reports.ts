@@ -2,10 +2,12 @@ import { isDeepStrictEqual } from 'node:util'
 import type { DropmonConfig } from './config/config.ts'
 import type { RunningSource } from './control/status.ts'
 import { type DropCount, Notifier, type NotifierSettings } from './datasource/notifier.ts'
+import { DropNames } from './drops/drop-names.ts'
 import type { Datagrams } from './export/datagrams.ts'
 import type { Ledger } from './health/ledger.ts'
 import type { Logger } from './health/log.ts'
 import { type Drop, type DropSink, Names } from './samples/drop.ts'
+import { BpfDrops } from './sources/bpf-drops.ts'
 import { DropAlerts, type KnownInterfaces } from './sources/drop-alerts.ts'
 import { DropMonitorSource, type DropMonitorState } from './sources/drop-monitor.ts'
 
@@ -19,7 +21,9 @@ export interface DropReportsOptions {
 }
 
 export interface DropStatus {
-  readonly monitor: DropMonitorState
+  /** Where drops are seen now, and how that stands. */
+  readonly source: DropSourceName
+  readonly monitor: DropSourceState
   readonly offered: number
   readonly exported: number
   readonly leftOut: Notifier['leftOut']
@@ -27,6 +31,9 @@ export interface DropStatus {
   readonly by: readonly DropCount[]
   readonly others?: { readonly pairs: number; readonly offered: number; readonly suppressed: number }
 }
+
+export type DropSourceName = 'eBPF' | 'drop monitor'
+export type DropSourceState = DropMonitorState | 'starting'
 
 /** Bytes of a dropped packet that are looked at, whatever is exported: up to the IP header behind two VLAN tags. */
 const LEAST_BYTES = 64
@@ -45,6 +52,20 @@ const DEFAULTS: NotifierSettings = {
   limit: 100,
 }
 
+interface Wanted {
+  readonly dropmon: DropmonConfig | undefined
+  readonly headerBytes: number
+}
+
+const NO_FUNCTIONS =
+  'functions that drop packets are not told: /proc/kallsyms has no addresses; needs CAP_SYSLOG and kernel.kptr_restrict below 2'
+
+/** Where drops are to be seen. What only the drop monitor has is not silently left out. */
+export function sourceOf({ source, start, softwarePassive, hardwarePassive }: DropmonConfig): DropSourceName {
+  if (source === 'auto') return start && !softwarePassive && !hardwarePassive ? 'eBPF' : 'drop monitor'
+  return source === 'ebpf' ? 'eBPF' : 'drop monitor'
+}
+
 export class DropReports {
   /** Of all sources, so that the notifier can tell names apart by their numbers. */
   readonly names = new Names()
@@ -54,9 +75,14 @@ export class DropReports {
   readonly endBatch: () => void
   readonly #options: DropReportsOptions
   readonly #notifier: Notifier
+  #bpf: BpfDrops | undefined
   #monitor: DropMonitorSource | undefined
+  #words: DropNames | undefined
   /** What runs now. */
-  #current: { readonly dropmon: DropmonConfig | undefined; readonly headerBytes: number } | undefined
+  #current: Wanted | undefined
+  /** The end of the start that is under way. */
+  #starting: Promise<void> = Promise.resolve()
+  #state: DropSourceState = 'stopped'
 
   constructor(options: DropReportsOptions) {
     this.#options = options
@@ -68,15 +94,72 @@ export class DropReports {
     this.endBatch = notifier.endBatch
   }
 
+  /** The kernel's words for what BPF programs tell of drops; its reasons are read on first use. */
+  get words(): DropNames {
+    this.#words ??= new DropNames(this.names)
+    return this.#words
+  }
+
   /** Starts, stops or goes on with other settings; the same settings again change nothing. */
   async change(dropmon: DropmonConfig | undefined, headerBytes: number): Promise<void> {
     const wanted = { dropmon, headerBytes }
     if (isDeepStrictEqual(wanted, this.#current)) return
     await this.stop()
     this.#current = wanted
-    const notifier = this.#notifier
-    notifier.change({ ...(dropmon ?? DEFAULTS), headerBytes })
+    this.#notifier.change({ ...(dropmon ?? DEFAULTS), headerBytes })
     if (dropmon === undefined) return
+    if (sourceOf(dropmon) === 'drop monitor') await this.#startMonitor(dropmon, headerBytes)
+    // The kernel's table of functions takes a tenth of a second, for which nothing else waits.
+    else this.#starting = this.#startBpf(dropmon, headerBytes)
+  }
+
+  async #startBpf(dropmon: DropmonConfig, headerBytes: number): Promise<void> {
+    const wanted = this.#current
+    const log = this.#options.log.child({ part: 'dropmon' })
+    this.#state = 'starting'
+    try {
+      const bpf = await this.#openBpf(dropmon, headerBytes)
+      if (this.#current !== wanted) {
+        await bpf.stop()
+        return
+      }
+      this.#bpf = bpf
+      this.#state = 'listening'
+      const { feeds, everywhere } = bpf
+      const without =
+        dropmon.hardware && !feeds.includes('hardware') ? '; this kernel has no hardware drops' : ''
+      const where = everywhere ? 'of all network namespaces' : 'of this network namespace'
+      log.info({ feeds }, `listening for dropped packets ${where} by BPF${without}`)
+    } catch (error) {
+      if (this.#current !== wanted) return
+      const { message } = error as Error
+      if (dropmon.source === 'ebpf') {
+        this.#state = 'refused'
+        log.error(`dropped packets are not reported: ${message}`)
+        return
+      }
+      log.warn(`dropped packets are taken from the drop monitor, not from BPF: ${message}`)
+      await this.#startMonitor(dropmon, headerBytes)
+    }
+  }
+
+  async #openBpf({ software, hardware, limit }: DropmonConfig, headerBytes: number): Promise<BpfDrops> {
+    const { ledger, log } = this.#options
+    if (!(await this.words.load())) log.warn({ part: 'dropmon' }, NO_FUNCTIONS)
+    return BpfDrops.open({
+      receiver: this.#notifier,
+      names: this.names,
+      words: this.words,
+      ledger,
+      software,
+      hardware,
+      headerBytes: Math.max(headerBytes, LEAST_BYTES),
+      limit,
+    })
+  }
+
+  async #startMonitor(dropmon: DropmonConfig, headerBytes: number): Promise<void> {
+    const notifier = this.#notifier
     const { interfaces, ledger, log } = this.#options
     const { start, software, hardware, force } = dropmon
     const alerts = new DropAlerts({
@@ -105,7 +188,7 @@ export class DropReports {
 
   /** True while what the kernel drops is being reported by the configured source. */
   get isReporting(): boolean {
-    return this.#monitor?.state === 'listening'
+    return this.#sourceState() === 'listening'
   }
 
   /**
@@ -121,27 +204,39 @@ export class DropReports {
 
   /** To be called every second or so. */
   poll(): void {
+    this.#bpf?.poll()
     this.#monitor?.poll()
   }
 
-  /** Leaves the kernel's monitor as it was found. May be called twice. */
+  /** Leaves the kernel as it was found. May be called twice. */
   async stop(): Promise<void> {
-    const monitor = this.#monitor
-    this.#monitor = undefined
     this.#current = undefined
+    await this.#starting
+    const [bpf, monitor] = [this.#bpf, this.#monitor]
+    this.#bpf = undefined
+    this.#monitor = undefined
+    this.#state = 'stopped'
+    await bpf?.stop()
     await monitor?.stop()
+  }
+
+  #sourceState(): DropSourceState {
+    return this.#monitor?.state ?? this.#state
   }
 
   /** What runs now, for the status. */
   sources(): RunningSource[] {
-    if (this.#monitor === undefined) return []
-    return [{ name: 'drop-monitor', state: this.#monitor.state, delivered: this.#notifier.offered }]
+    const state = this.#sourceState()
+    if (state === 'stopped') return []
+    const name = this.#monitor === undefined ? 'bpf-drops' : 'drop-monitor'
+    return [{ name, state, delivered: this.#notifier.offered }]
   }
 
   /** Undefined while dropped packets were never reported. */
   status(): DropStatus | undefined {
     const { offered, exported, leftOut } = this.#notifier
-    const monitor = this.#monitor?.state ?? 'stopped'
+    const monitor = this.#sourceState()
+    const source = this.#monitor === undefined ? 'eBPF' : 'drop monitor'
     if (monitor === 'stopped' && offered === 0) return undefined
     const counts = this.#notifier.counts().sort((a, b) => b.offered - a.offered)
     const rest = counts.slice(ROWS)
@@ -151,6 +246,6 @@ export class DropReports {
       suppressed: rest.reduce((sum, row) => sum + row.suppressed, 0),
     }
     const by = counts.slice(0, ROWS)
-    return { monitor, offered, exported, leftOut, by, ...(rest.length > 0 ? { others } : {}) }
+    return { source, monitor, offered, exported, leftOut, by, ...(rest.length > 0 ? { others } : {}) }
   }
 }

@@ -4,7 +4,6 @@ import { pcapRate, pcapRule } from './config/pcap-rule.ts'
 import type { RunningSource } from './control/status.ts'
 import type { Sampler } from './datasource/sampler.ts'
 import type { DropReports } from './drop-reports.ts'
-import { DropNames } from './drops/drop-names.ts'
 import type { Ledger } from './health/ledger.ts'
 import type { Logger } from './health/log.ts'
 import type { Interface, Interfaces } from './interfaces.ts'
@@ -42,8 +41,6 @@ export class PcapSamplers {
   readonly #placed = new Map<number, Placed>()
   /** Undefined while there is no pcap block. */
   #source: BpfSamples | PacketSocketSource | undefined
-  /** Words for drops. */
-  #names: DropNames | undefined
   #forwards = false
 
   constructor(options: PcapSamplersOptions) {
@@ -100,7 +97,6 @@ export class PcapSamplers {
     }
     this.#placed.clear()
     await source?.stop()
-    this.#names?.close()
   }
 
   /** BPF where the kernel lets us, with following or without; else packet sockets. */
@@ -109,8 +105,7 @@ export class PcapSamplers {
     const log = this.#options.log.child({ part: 'pcap' })
     const common = { ledger, sink: sampler.accept, onBatchEnd, headerBytes }
     const onCounted = (ifIndex: number, packets: number) => sampler.countedPackets(ifIndex, packets)
-    const names = new DropNames(drops.names)
-    this.#names = names
+    const names = drops.words
     const following = {
       names,
       onDrop: drops.acceptFollowed,
@@ -127,7 +122,7 @@ export class PcapSamplers {
         onCounted,
         transit,
       })
-      if (transit && !(await names.load().catch(() => false))) log.warn(NO_FUNCTIONS)
+      if (transit && !(await names.load())) log.warn(NO_FUNCTIONS)
       return source
     }
     try {

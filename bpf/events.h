@@ -154,4 +154,118 @@ struct control {
 	__u32 next_slot;
 };
 
+/*
+ * Dropped packets (drops.bpf.c). Drops that have the same reason, place in the kernel and interface share a slot: what
+ * was seen is counted there, for each CPU, and the limit is kept there. Slot 0 is for those that found none free.
+ */
+#define DROP_SLOTS 4096
+#define TRAP_NAME_ROOM 64
+
+/* Instead of a reason: a switch dropped it, and location is the address of the trap's name. */
+#define HARDWARE_DROP 0xffffffff
+
+struct drop_key {
+	/* Address of the code that dropped the packet. */
+	__u64 location;
+	/* enum skb_drop_reason of the running kernel, or HARDWARE_DROP. */
+	__u32 reason;
+	/* By which the packet came in, or else was to leave; 0 when neither is known in the agent's namespace. */
+	__u32 ifindex;
+};
+
+struct drop_slot {
+	struct drop_key key;
+	/* The last second in which something was dropped, by drop_control, and what was reported in it. */
+	__u32 second;
+	__u32 reported;
+	/* By the agent: 1 while nothing of this is to be reported. */
+	__u32 silent;
+	__u32 reserved;
+	/* devlink trap and its group, with NUL. */
+	char trap[TRAP_NAME_ROOM];
+	char trap_group[TRAP_NAME_ROOM];
+};
+
+/* Of one slot and one CPU: what was dropped, and of that what was reported, and what found the ring full. */
+struct drop_counts {
+	__u64 seen;
+	__u64 reported;
+	__u64 lost;
+};
+
+/* How the agent wants a reason to be treated. */
+enum drop_wish {
+	REPORT = 0,
+	NOISE = 1,
+	HOST = 2,
+	HIDDEN = 3,
+	DROP_WISHES = 4,
+};
+
+/* A reason's place among the wishes: its subsystem above its number there. Reasons beyond are reported. */
+#define REASON_SUBSYSTEMS 8
+#define REASONS_EACH 512
+
+/* Of one CPU: drops that were not reported, by enum drop_wish. */
+struct drop_left_out {
+	__u64 count[DROP_WISHES];
+};
+
+enum drop_flags {
+	/* The header begins with a link header. */
+	LINK_HEADER = 1,
+};
+
+struct drop_event {
+	/* CLOCK_MONOTONIC */
+	__u64 nanoseconds;
+	struct drop_key key;
+	/* 0: there was none free. */
+	__u32 slot;
+	/* 0 when not known in the agent's namespace. */
+	__u32 input_ifindex;
+	__u32 output_ifindex;
+	/* Of the whole packet from where the header begins, with the VLAN tag. */
+	__u32 frame_bytes;
+	/* Octets in header. */
+	__u16 header_bytes;
+	/* EtherType behind the VLAN tag, in host order. */
+	__u16 protocol;
+	/* Transmit queue, when it had one already. */
+	__u16 queue;
+	/* Bits of enum drop_flags. */
+	__u8 flags;
+	__u8 reserved;
+	__u8 header[HEADER_ROOM];
+};
+
+/* Fixed when the programs are loaded. */
+struct drop_constants {
+	/* Octets of a packet to carry, 1 to HEADER_MOST. */
+	__u32 header_bytes;
+	/* The network namespace of the interfaces. */
+	__u32 namespace;
+	/* 1: report what is dropped in other namespaces, too, without its interfaces. */
+	__u32 everywhere;
+	__u32 reserved;
+	/* enum drop_wish for each reason. */
+	__u8 wishes[REASON_SUBSYSTEMS * REASONS_EACH];
+};
+
+/* Written while the programs run. */
+struct drop_control {
+	/* By the agent: 1 while it waits to be woken by the next event. */
+	__u32 asleep;
+	/* By the agent: most reports of one slot in a second, beside the first. */
+	__u32 share;
+	/* By the agent: most reports of all slots in a second, beside the first ones. */
+	__u32 limit;
+	/* By the programs: the slot that is given away next. */
+	__u32 next_slot;
+	/* By the agent: the number of the second that runs, from 1; it sets reported to 0 then. */
+	__u32 second;
+	/* By the programs: reports in this second, beside the first ones. */
+	__u32 reported;
+};
+
 #endif

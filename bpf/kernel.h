@@ -55,12 +55,57 @@ struct net_device {
 	struct {
 		struct list_head lower;
 	} adj_list;
+	unsigned short type;
+};
+
+struct dst_entry {
+	struct net_device *dev;
+};
+
+struct sock_common {
+	possible_net_t skc_net;
+};
+
+struct sock {
+	struct sock_common __sk_common;
 };
 
 struct sk_buff {
 	struct net_device *dev;
 	__u16 queue_mapping;
 	__u16 tc_index;
+	struct sock *sk;
+	unsigned long _skb_refdst;
+	unsigned int len;
+	unsigned int data_len;
+	int skb_iif;
+	__be16 protocol;
+	__u16 network_header;
+	__u16 mac_header;
+	unsigned int tail;
+	unsigned char *head;
+	unsigned char *data;
+	__be16 vlan_proto;
+	__u16 vlan_tci;
+	__u32 vlan_all;
+};
+
+/* Before Linux 6.2: a bit says whether there is a tag, since then vlan_all does. */
+struct sk_buff___vlan_present {
+	__u8 vlan_present : 1;
+};
+
+enum devlink_trap_type {
+	DEVLINK_TRAP_TYPE_DROP,
+	DEVLINK_TRAP_TYPE_EXCEPTION,
+	DEVLINK_TRAP_TYPE_CONTROL,
+};
+
+struct devlink_trap_metadata {
+	const char *trap_name;
+	const char *trap_group_name;
+	struct net_device *input_dev;
+	enum devlink_trap_type trap_type;
 };
 
 #pragma clang attribute pop

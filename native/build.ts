@@ -106,7 +106,7 @@ function run(
 /** The addons that need nothing but libc, each from the folder of its name. */
 const ADDONS = ['socket', 'memory']
 /** What runs inside the kernel. */
-const PROGRAMS = ['sample']
+const PROGRAMS = ['sample', 'drops']
 
 if (import.meta.main) {
   try {

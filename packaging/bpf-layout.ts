@@ -7,19 +7,36 @@ import { join } from 'node:path'
 import { readBtfStruct } from '../agent/wire/btf.ts'
 
 const ROOT = join(import.meta.dirname, '..')
-const OBJECT = join(ROOT, 'build/bpf/sample.bpf.o')
-const STRUCTS = ['packet_event', 'port_rates', 'sampler_state', 'port_state', 'slot', 'constants', 'control']
+const OBJECTS: Readonly<Record<string, readonly string[]>> = {
+  sample: ['packet_event', 'port_rates', 'sampler_state', 'port_state', 'slot', 'constants', 'control'],
+  drops: [
+    'drop_event',
+    'drop_key',
+    'drop_slot',
+    'drop_counts',
+    'drop_left_out',
+    'drop_constants',
+    'drop_control',
+  ],
+}
 
-/** The source of layout.ts as the built object would have it. */
+/** The source of layout.ts as the built objects would have it. */
 export function layoutSource(): string {
-  const section = elfSection(readFileSync(OBJECT), '.BTF')
-  if (section === undefined) throw new Error(`${OBJECT} has no type information`)
   const lines = [
     '/** Made by packaging/bpf-layout.ts from bpf/events.h: bytes of each structure and byte offsets of its members. */',
   ]
-  for (const name of STRUCTS) {
+  for (const [object, names] of Object.entries(OBJECTS)) lines.push(...structsOf(object, names))
+  return `${lines.join('\n')}\n`
+}
+
+function structsOf(object: string, names: readonly string[]): string[] {
+  const file = join(ROOT, `build/bpf/${object}.bpf.o`)
+  const section = elfSection(readFileSync(file), '.BTF')
+  if (section === undefined) throw new Error(`${file} has no type information`)
+  const lines: string[] = []
+  for (const name of names) {
     const struct = readBtfStruct(section, name)
-    if (struct === undefined) throw new Error(`${OBJECT} does not use struct ${name}`)
+    if (struct === undefined) throw new Error(`${file} does not use struct ${name}`)
     lines.push('', `export const ${name.toUpperCase()} = {`, `  bytes: ${struct.bytes},`)
     for (const [member, byteOffset] of struct.members) {
       const words = member.split('_')
@@ -28,7 +45,7 @@ export function layoutSource(): string {
     }
     lines.push('} as const')
   }
-  return `${lines.join('\n')}\n`
+  return lines
 }
 
 /** A section of an ELF file (64 bit, little endian); undefined when there is none of that name. */

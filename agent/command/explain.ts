@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { Command } from 'commander'
 import { type AgentAddressChoice, chooseAgentAddress } from '../config/agent-address.ts'
 import type { Config, DropmonConfig } from '../config/config.ts'
@@ -6,10 +7,12 @@ import { loadConfigFile } from '../config/load.ts'
 import { pcapRate, pcapRule } from '../config/pcap-rule.ts'
 import { formatProblem, linesOf, nearest } from '../config/problem.ts'
 import { effectiveRate, speedName } from '../config/sampling-rate.ts'
+import { type DropSourceName, sourceOf } from '../drop-reports.ts'
 import { type KernelReason, kernelReasons } from '../drops/kernel-names.ts'
 import { describeMachine } from '../health/inventory.ts'
 import { createLogger } from '../health/log.ts'
 import { type Interface, Interfaces, type LocalAddress } from '../interfaces.ts'
+import { type DropTracePoints, dropTracePoints, isFirstNamespace } from '../sources/bpf-drops.ts'
 import { selectPorts } from '../sources/tc-ports.ts'
 import type { DropFeed } from '../wire/netlink/drop-monitor.ts'
 
@@ -31,9 +34,10 @@ export interface Explanation {
 }
 
 export interface ExplainedDrops {
-  /** Where they come from. */
-  readonly source: 'drop monitor'
-  /** Kinds that are started, and kinds that are reported when others have started them. */
+  /** Where they come from, and why from there. */
+  readonly source: DropSourceName
+  readonly why: string
+  /** Kinds that are started, and kinds that are reported: of the drop monitor also when others have started them. */
   readonly starts: readonly DropFeed[]
   readonly takes: readonly DropFeed[]
   readonly limitPerSecond: number
@@ -100,9 +104,10 @@ async function run(names: string[], options: { file?: string; diff?: string; jso
     throw new Error(`there is no interface ${name}${near === undefined ? '' : `; did you mean ${near}?`}`)
   }
   const machine = await describeMachine()
+  const reportsDrops = [config, other].some(one => one?.dropmon !== undefined)
+  const kernel = reportsDrops ? await kernelDrops() : NO_DROPS
   const explanationOf = (one: Config): Explanation => {
-    const reasons = one.dropmon === undefined ? [] : kernelReasons()
-    const all = explain(one, byIndex, interfaces.localAddresses(), machine, reasons)
+    const all = explain(one, byIndex, interfaces.localAddresses(), machine, kernel)
     return {
       ...all,
       interfaces: all.interfaces.filter(({ name }) => names.length === 0 || names.includes(name)),
@@ -163,7 +168,7 @@ export function explain(
   interfaces: ReadonlyMap<number, Interface>,
   addresses: readonly LocalAddress[],
   machine: string,
-  reasons: readonly KernelReason[] = [],
+  kernel: KernelDrops = NO_DROPS,
 ): Explanation {
   const { psample, tc, polling } = config
   const groups = [
@@ -199,7 +204,7 @@ export function explain(
     discovery: config.discovery,
     psampleGroups: groups,
     pollingSeconds: polling.seconds,
-    drops: config.dropmon && explainDrops(config.dropmon, reasons),
+    drops: config.dropmon && explainDrops(config.dropmon, kernel),
     interfaces: [...interfaces.values()].map(port => ({
       name: port.name,
       ifIndex: port.ifIndex,
@@ -211,19 +216,60 @@ export function explain(
   }
 }
 
-function explainDrops(dropmon: DropmonConfig, reasons: readonly KernelReason[]): ExplainedDrops {
+/** What the running kernel tells of drops. */
+export interface KernelDrops {
+  readonly reasons: readonly KernelReason[]
+  readonly tracePoints: DropTracePoints
+  /** This is the first network namespace. */
+  readonly everywhere: boolean
+}
+
+const NO_DROPS: KernelDrops = {
+  reasons: [],
+  tracePoints: { software: undefined, hardware: false },
+  everywhere: false,
+}
+
+async function kernelDrops(): Promise<KernelDrops> {
+  const btf = await readFile('/sys/kernel/btf/vmlinux').catch(() => undefined)
+  return {
+    reasons: kernelReasons(),
+    tracePoints: btf === undefined ? NO_DROPS.tracePoints : dropTracePoints(btf),
+    everywhere: await isFirstNamespace(),
+  }
+}
+
+function explainDrops(
+  dropmon: DropmonConfig,
+  { reasons, tracePoints, everywhere }: KernelDrops,
+): ExplainedDrops {
   const { start, software, hardware, softwarePassive, hardwarePassive, limit } = dropmon
   const feeds = (withSoftware: boolean, withHardware: boolean): DropFeed[] => [
     ...(withSoftware ? (['software'] as const) : []),
     ...(withHardware ? (['hardware'] as const) : []),
   ]
-  return {
-    source: 'drop monitor',
-    starts: start ? feeds(software, hardware) : [],
-    takes: feeds(software || softwarePassive, hardware || hardwarePassive),
+  const told = {
     limitPerSecond: limit,
     reasons: reasons.length,
     unknownReasons: reasons.filter(({ isMapped }) => !isMapped).map(({ name }) => name),
+  }
+  const byBpf = feeds(software && tracePoints.software !== undefined, hardware && tracePoints.hardware)
+  const canBpf = byBpf.length > 0 && (!software || tracePoints.software !== undefined)
+  const isForced = dropmon.source !== 'auto'
+  if (sourceOf(dropmon) === 'eBPF' && (canBpf || isForced)) {
+    const where = everywhere ? 'all network namespaces' : 'this network namespace'
+    const choice = isForced ? 'source = ebpf' : 'this kernel has the trace points; else the drop monitor'
+    const why = canBpf ? `of ${where}; ${choice}` : 'but this kernel does not have its trace points'
+    return { source: 'eBPF', why, starts: byBpf, takes: byBpf, ...told }
+  }
+  const passive = 'only the drop monitor has what others started'
+  const reason = sourceOf(dropmon) === 'eBPF' ? 'this kernel has no trace points for BPF' : passive
+  return {
+    source: 'drop monitor',
+    why: isForced ? 'source = drop_monitor' : reason,
+    starts: start ? feeds(software, hardware) : [],
+    takes: feeds(software || softwarePassive, hardware || hardwarePassive),
+    ...told,
   }
 }
 
@@ -265,8 +311,9 @@ export function formatExplanation(explanation: Explanation): string {
     const starts = drops.starts.length === 0 ? ', when others start it' : ''
     facts.push([
       'drops',
-      `${takes} drops by the ${drops.source}${starts}; at most ${drops.limitPerSecond} a second`,
+      `${takes} drops by ${drops.source === 'eBPF' ? '' : 'the '}${drops.source}${starts}; at most ${drops.limitPerSecond} a second`,
     ])
+    facts.push(['', drops.why])
     if (drops.reasons > 0) {
       const unknown = drops.unknownReasons
       const known = unknown.length === 0 ? 'all known' : `unknown to weir: ${unknown.join(', ')}`

@@ -143,7 +143,11 @@ export interface PcapConfig {
   readonly vport: boolean | undefined
 }
 
+export type DropSourceChoice = 'auto' | 'ebpf' | 'drop_monitor'
+
 export interface DropmonConfig {
+  /** Where drops are seen: `auto` is eBPF where that can be, else the drop monitor. */
+  readonly source: DropSourceChoice
   /** Start the drop monitor; else only listen. */
   readonly start: boolean
   readonly force: boolean

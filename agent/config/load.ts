@@ -266,6 +266,7 @@ function externals({ values, places }: Pick<Parsed, 'values' | 'places'>): Exter
 
 function toDropmon(block: NonNullable<Values['dropmon']>): DropmonConfig {
   return {
+    source: block.source,
     start: block.start,
     force: block.force,
     software: block.sw,

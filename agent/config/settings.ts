@@ -425,6 +425,12 @@ export const settings = {
   ),
   dropmon: block(
     {
+      source: setting(
+        kind.oneOf('auto', 'ebpf', 'drop_monitor'),
+        'auto',
+        'Where drops are seen. ebpf: by a program at the trace points of the kernel, which sees those of its own network namespace, or of all in the first one. drop_monitor: by the drop monitor, to which alone start, force, sw_passive, hw_passive, max and max_trip matter. auto: ebpf where the kernel has it and allows it, unless start = off or drops of others are asked for.',
+        { ours: true },
+      ),
       start: setting(kind.onOff(), 'on', 'Start the drop monitor; off: only listen to what others started.'),
       force: setting(
         kind.onOff(),

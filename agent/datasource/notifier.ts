@@ -1,4 +1,4 @@
-import { Classifier, type ClassifierOptions, type LeftOut } from '../drops/classifier.ts'
+import { Classifier, type ClassifierOptions, type LeftOut, type Verdict } from '../drops/classifier.ts'
 import { Limiter } from '../drops/limiter.ts'
 import type { Datagrams } from '../export/datagrams.ts'
 import type { Ledger, Loss } from '../health/ledger.ts'
@@ -30,8 +30,9 @@ export interface DropCount {
   readonly reason: string
   /** sFlow discard reason. */
   readonly code: number
+  /** Of the interface by which the packets came in, or else were to leave; 0 when neither is known. */
   readonly ifIndex: number
-  /** Drops seen, and those of them not sent because of the limit. */
+  /** Drops seen, and those of them not sent: because of the limit, or lost on the way here. */
   readonly offered: number
   readonly suppressed: number
 }
@@ -74,20 +75,58 @@ export class Notifier {
     this.#headerBytes = settings.headerBytes
   }
 
-  /** Takes one drop from a source. The record is borrowed until this returns. */
-  readonly accept = (drop: Drop): void => {
+  /** Takes one drop from a source, and gives what was thought of it. The record is borrowed until this returns. */
+  readonly accept = (drop: Drop): Verdict => {
     this.offered++
     const verdict = this.#classifier.classify(drop)
     if (verdict.leftOut !== undefined) {
       this.leftOut[verdict.leftOut]++
-      return
-    }
-    if (!this.#limiter.take(verdict.id, drop.inputIfIndex)) {
+    } else if (this.#limiter.take(verdict.id, drop.inputIfIndex || drop.outputIfIndex)) {
+      this.#write(drop, verdict.code)
+    } else {
       this.#suppressed.count++
       this.lost(1)
+    }
+    return verdict
+  }
+
+  /** The verdict on a drop, which is not taken. */
+  judge(drop: Drop): Verdict {
+    return this.#classifier.classify(drop)
+  }
+
+  /** Why drops with this kernel reason are left out, whatever else is known of them; undefined when they are not. */
+  leftOutByReason(reason: string): LeftOut | undefined {
+    return this.#classifier.leftOutByReason(reason)
+  }
+
+  /** Drops of a verdict on an interface that a source held back by itself. */
+  heldBack(verdict: Verdict, ifIndex: number, count: number): void {
+    if (verdict.leftOut !== undefined) {
+      this.leftOutBefore(verdict.leftOut, count)
       return
     }
-    this.#write(drop, verdict.code)
+    this.offered += count
+    this.#suppressed.count += count
+    this.lost(count)
+    this.#limiter.holdBack(verdict.id, ifIndex, count)
+  }
+
+  /** Drops that were to be reported and were lost on their way here; who lost them has counted them in the ledger. */
+  lostOf(verdict: Verdict, ifIndex: number, count: number): void {
+    this.lost(count)
+    this.#limiter.holdBack(verdict.id, ifIndex, count)
+  }
+
+  /** Drops that a source left out by itself. */
+  leftOutBefore(why: LeftOut, count: number): void {
+    this.offered += count
+    this.leftOut[why] += count
+  }
+
+  /** Notifications that one reason on one interface may have in the second that is running. */
+  get share(): number {
+    return this.#limiter.share
   }
 
   /** The sFlow discard reason of a drop, which is not reported by that; undefined when nothing was lost. */

@@ -88,6 +88,13 @@ export class Classifier {
     return refined
   }
 
+  /** Why a drop with this kernel reason is left out, whatever else is known of it; undefined: more is to be looked at. */
+  leftOutByReason(reason: string): LeftOut | undefined {
+    const { reasonNames, hide } = this.#options
+    if (hide?.test(reason)) return 'hidden'
+    return reasonNames && reason !== NO_REASON ? this.#leftOut(reasonRow(reason)) : undefined
+  }
+
   /** The verdict with this id. */
   verdict(id: number): Verdict {
     return this.#verdicts[id - 1]!

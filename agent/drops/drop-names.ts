@@ -28,6 +28,7 @@ export class DropNames {
   readonly #symbols = new Map<number, Name | undefined>()
   #table: KernelSymbols | undefined
   #again: NodeJS.Timeout | undefined
+  #loaded: Promise<boolean> | undefined
 
   /** Reads the reasons. Functions are without name before load() has ended. */
   constructor(names: Names, { reasons, symbols, againMs = AGAIN_MS }: DropNamesOptions = {}) {
@@ -38,13 +39,26 @@ export class DropNames {
     this.#takeReasons()
   }
 
-  /** Reads the kernel's functions. True when it tells their addresses. */
-  async load(): Promise<boolean> {
+  /** Reads the kernel's functions, if that has not been done. True when it tells their addresses. */
+  load(): Promise<boolean> {
+    this.#loaded ??= this.#load().catch(() => {
+      this.#loaded = undefined
+      return false
+    })
+    return this.#loaded
+  }
+
+  async #load(): Promise<boolean> {
     const table = await this.#readSymbols()
     this.#table = table
     this.#symbols.clear()
     this.generation++
     return table.size > 0
+  }
+
+  /** The reasons that this kernel names, by number. */
+  reasons(): Iterable<readonly [number: number, name: Name | undefined]> {
+    return this.#reasons
   }
 
   /** The name of a reason; a number that this kernel does not name is `UNKNOWN_` and the number. */
@@ -81,7 +95,7 @@ export class DropNames {
     this.#again ??= setTimeout(async () => {
       this.#takeReasons()
       // Symbols that cannot be read now stay as they are.
-      await this.load().catch(() => {})
+      await this.#load().catch(() => {})
       this.#again = undefined
     }, this.#againMs).unref()
   }

@@ -56,16 +56,31 @@ export class Limiter {
   take(reason: number, ifIndex: number): boolean {
     if (!this.#clockRead) this.#readClock()
     const pair = this.#pairOf(reason, ifIndex)
+    const isFirst = this.#begin(pair)
     pair.offered++
-    if (pair.offeredNow++ === 0) {
-      this.#active.push(pair)
-      if (pair.offeredBefore > 0) this.#awaited--
+    pair.offeredNow++
+    if (isFirst) {
       if (this.#passed < this.#limit) return this.#pass(pair)
     } else if (pair.passedNow < this.#share && this.#passed + this.#reserve + this.#awaited < this.#limit) {
       return this.#pass(pair)
     }
     pair.suppressed++
     return false
+  }
+
+  /** Counts notifications that were held back before they came here. */
+  holdBack(reason: number, ifIndex: number, count: number): void {
+    if (!this.#clockRead) this.#readClock()
+    const pair = this.#pairOf(reason, ifIndex)
+    this.#begin(pair)
+    pair.offered += count
+    pair.offeredNow += count
+    pair.suppressed += count
+  }
+
+  /** What one pair may pass in the second that is running. */
+  get share(): number {
+    return this.#share
   }
 
   /** A batch of drops has been taken: the clock is read again for the next one, and not for each drop. */
@@ -76,6 +91,14 @@ export class Limiter {
   /** All pairs, in the order in which they were first seen. */
   pairs(): readonly Readonly<Pair>[] {
     return this.#pairs
+  }
+
+  /** True when nothing of this pair has come yet in this second. */
+  #begin(pair: Pair): boolean {
+    if (pair.offeredNow > 0) return false
+    this.#active.push(pair)
+    if (pair.offeredBefore > 0) this.#awaited--
+    return true
   }
 
   #pass(pair: Pair): true {

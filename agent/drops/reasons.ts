@@ -333,6 +333,7 @@ export const FUNCTIONS: readonly Row[] = [
   ['ip_error', 'net_unreachable', 'forward', 'where packets without a route end'],
   ['ip_', 'unknown_l3', 'forward', 'refused by IPv4'],
   ['ipv4_', 'unknown_l3', 'forward', 'refused by IPv4'],
+  ['ip6_mc_input', 'unknown_l3', 'host', 'multicast that nobody here has joined'],
   ['ip6_', 'unknown_l3', 'forward', 'refused by IPv6'],
   ['ipv6_', 'unknown_l3', 'forward', 'refused by IPv6'],
   ['raw', 'unknown_l3', 'host', 'raw sockets'],

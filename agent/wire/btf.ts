@@ -12,7 +12,7 @@
 const MAGIC = 0xeb9f
 const LEAST_HEADER = 24
 const TYPE_BYTES = 12
-const KIND = { struct: 4, enum: 6, enum64: 19 } as const
+const KIND = { pointer: 2, struct: 4, enum: 6, typedef: 8, functionPrototype: 13, enum64: 19 } as const
 
 /** Bytes that each kind adds: once, and for each member. */
 const EXTRA: Readonly<Record<number, readonly [once: number, perMember: number]>> = {
@@ -108,6 +108,29 @@ export function readBtfStruct(bytes: Uint8Array, name: string): BtfStruct | unde
     return false
   })
   return struct
+}
+
+/**
+ * How many parameters a program at a trace point of the kernel gets; undefined when there is no such trace point. Its
+ * function is behind a pointer named `btf_trace_NAME`, and has one parameter more, which no program sees.
+ */
+export function readBtfTracePoint(bytes: Uint8Array, name: string): number | undefined {
+  const own = sections(bytes)
+  const { view } = own
+  const wanted = new TextEncoder().encode(`btf_trace_${name}`)
+  // Types are referred to by their number; the first has 1.
+  const places = [0]
+  let pointer: number | undefined
+  eachType(own, (at, kind) => {
+    places.push(at)
+    if (kind === KIND.typedef && isEqual(textAt(own, view.getUint32(at, true)), wanted)) pointer = at
+    return true
+  })
+  if (pointer === undefined) return undefined
+  const behind = (at: number) => places[view.getUint32(at + 8, true)] ?? 0
+  const prototype = behind(behind(pointer))
+  const info = view.getUint32(prototype + 4, true)
+  return ((info >>> 24) & 0x1f) === KIND.functionPrototype ? (info & 0xffff) - 1 : undefined
 }
 
 /** Calls `visit` with where each type begins, its kind and where it ends, as long as that says true. */

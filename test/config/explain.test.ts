@@ -108,17 +108,40 @@ test('explain: drops', () => {
     { name: 'NO_SOCKET', value: 3, from: 'vmlinux', isMapped: true },
     { name: 'BRAND_NEW', value: 4, from: 'vmlinux', isMapped: false },
   ]
-  const lines = (settings: string) =>
-    formatExplanation(explain(configOf(settings), ports, [], 'a switch', reasons))
+  const kernel = (software: 'weir_drop' | undefined, hardware: boolean, everywhere: boolean) => ({
+    reasons,
+    tracePoints: { software, hardware },
+    everywhere,
+  })
+  const lines = (settings: string, drops = kernel(undefined, false, true)) =>
+    formatExplanation(explain(configOf(settings), ports, [], 'a switch', drops))
       .split('\n')
-      .filter((line, i, all) => line.startsWith('drops') || all[i - 1]?.startsWith('drops'))
+      .filter((_, i, all) => all.slice(Math.max(i - 2, 0), i + 1).some(one => one.startsWith('drops')))
   assert.deepEqual(lines('dropmon { limit = 50 }'), [
     'drops          software and hardware drops by the drop monitor; at most 50 a second',
+    '               this kernel has no trace points for BPF',
     '               2 drop reasons in this kernel, unknown to weir: BRAND_NEW',
   ])
   assert.deepEqual(
     lines('dropmon { start = off sw = off hw = off hw_passive = on }')[0],
     'drops          hardware drops by the drop monitor, when others start it; at most 100 a second',
+  )
+  assert.deepEqual(lines('dropmon { }', kernel('weir_drop', false, false)).slice(0, 2), [
+    'drops          software drops by eBPF; at most 100 a second',
+    '               of this network namespace; this kernel has the trace points; else the drop monitor',
+  ])
+  for (const { settings, why } of [
+    { settings: 'source = ebpf', why: 'of all network namespaces; source = ebpf' },
+    { settings: 'source = drop_monitor', why: 'source = drop_monitor' },
+    { settings: 'start = off', why: 'only the drop monitor has what others started' },
+    { settings: 'sw = off sw_passive = on', why: 'only the drop monitor has what others started' },
+  ]) {
+    const told = lines(`dropmon { ${settings} }`, kernel('weir_drop', true, true))
+    assert.equal(told[1]!.trim(), why, settings)
+  }
+  assert.equal(
+    lines('dropmon { source = ebpf }')[1]!.trim(),
+    'but this kernel does not have its trace points',
   )
   assert.deepEqual(lines(''), [])
 })

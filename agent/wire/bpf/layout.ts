@@ -73,3 +73,68 @@ export const CONTROL = {
   asleep: 4,
   nextSlot: 8,
 } as const
+
+export const DROP_EVENT = {
+  bytes: 320,
+  nanoseconds: 0,
+  key: 8,
+  slot: 24,
+  inputIfindex: 28,
+  outputIfindex: 32,
+  frameBytes: 36,
+  headerBytes: 40,
+  protocol: 42,
+  queue: 44,
+  flags: 46,
+  reserved: 47,
+  header: 48,
+} as const
+
+export const DROP_KEY = {
+  bytes: 16,
+  location: 0,
+  reason: 8,
+  ifindex: 12,
+} as const
+
+export const DROP_SLOT = {
+  bytes: 160,
+  key: 0,
+  second: 16,
+  reported: 20,
+  silent: 24,
+  reserved: 28,
+  trap: 32,
+  trapGroup: 96,
+} as const
+
+export const DROP_COUNTS = {
+  bytes: 24,
+  seen: 0,
+  reported: 8,
+  lost: 16,
+} as const
+
+export const DROP_LEFT_OUT = {
+  bytes: 32,
+  count: 0,
+} as const
+
+export const DROP_CONSTANTS = {
+  bytes: 4112,
+  headerBytes: 0,
+  namespace: 4,
+  everywhere: 8,
+  reserved: 12,
+  wishes: 16,
+} as const
+
+export const DROP_CONTROL = {
+  bytes: 24,
+  asleep: 0,
+  share: 4,
+  limit: 8,
+  nextSlot: 12,
+  second: 16,
+  reported: 20,
+} as const

@@ -56,7 +56,7 @@ async function lab(t: TestContext, dropmon: string) {
     const file = join(folder, 'weir.conf')
     const write = (blocks: string) =>
       writeFileSync(file, `sFlow { polling = 0 collector { ip = ${COLLECTOR.address} } ${blocks} }\n`)
-    write(`dropmon { ${settings} }`)
+    write(`dropmon { source = drop_monitor ${settings} }`)
     const agent = runWeir(t, under, ['run', '-f', file])
     // A busy machine takes its time to load a program in emulation.
     await until('agent', () => agent.log.some(({ msg }) => msg === 'running'), 90_000)
@@ -609,7 +609,7 @@ test('a changed configuration: other settings, none, and some again', async t =>
   await until('a drop', () => reasons().length === 1)
 
   const before = agent.log.length
-  agent.change('dropmon { hw = off hide = NO_SOCKET }')
+  agent.change('dropmon { source = drop_monitor hw = off hide = NO_SOCKET }')
   await agent.line(/^listening/, before)
   send({ port: 9 }, 1)
   send({ wrongIpChecksum: true }, 1)
@@ -619,7 +619,7 @@ test('a changed configuration: other settings, none, and some again', async t =>
   agent.change('')
   await until('its end', async () => !(await other.isOn()))
   const after = agent.log.length
-  agent.change('dropmon { hw = off }')
+  agent.change('dropmon { source = drop_monitor hw = off }')
   await agent.line(/^listening/, after)
   send({ port: 9 }, 1)
   await until('a third drop', () => reasons().length === 3)

@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Sees each packet that the kernel drops, and each that a switch drops and gives to its driver, and reports some: those
+ * of which nothing is lost are left out here, and so are those above the limit, so that a flood costs little. All are
+ * counted, by reason, place in the kernel and interface.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <stdbool.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "events.h"
+#include "kernel.h"
+
+/* linux/if_arp.h, which cannot be had without the C library */
+#define ARPHRD_ETHER 1
+#define ARPHRD_LOOPBACK 772
+
+#define RING_BYTES (2 << 20)
+#define MAC_ADDRESSES_BYTES (2 * ETH_ALEN)
+#define VLAN_TAG_BYTES 4
+#define NO_HEADER 0xffff
+#define MOST_NETWORK_HEADER 256
+#define SUBSYSTEM_SHIFT 16
+/* The lowest bit of a packet's route says that it has no reference to it. */
+#define ROUTE_MASK (~1ull)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, RING_BYTES);
+} events SEC(".maps");
+
+/* Which slot a drop has. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, DROP_SLOTS);
+	__type(key, struct drop_key);
+	__type(value, __u32);
+} keys SEC(".maps");
+
+/* Seen by the agent, too. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, DROP_SLOTS);
+	__type(key, __u32);
+	__type(value, struct drop_slot);
+} slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, DROP_SLOTS);
+	__type(key, __u32);
+	__type(value, struct drop_counts);
+} counts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct drop_left_out);
+} left_out SEC(".maps");
+
+const volatile struct drop_constants drop_constants = { .header_bytes = 128 };
+volatile struct drop_control drop_control SEC(".data") = { .share = 1, .limit = 1, .next_slot = 1, .second = 1 };
+
+/* What is known of a dropped packet before it is looked at. */
+struct drop {
+	struct drop_key key;
+	__u32 input_ifindex;
+	__u32 output_ifindex;
+	/* The device it came in by, or that is to send what was made here, has Ethernet headers. */
+	bool is_ethernet;
+};
+
+static __always_inline void leave_out(enum drop_wish wish)
+{
+	__u32 zero = 0;
+	struct drop_left_out *state = bpf_map_lookup_elem(&left_out, &zero);
+
+	if (state)
+		state->count[wish & (DROP_WISHES - 1)]++;
+}
+
+static __always_inline enum drop_wish wish_of(__u32 reason)
+{
+	__u32 subsystem = reason >> SUBSYSTEM_SHIFT, number = reason & ((1 << SUBSYSTEM_SHIFT) - 1);
+
+	if (subsystem >= REASON_SUBSYSTEMS || number >= REASONS_EACH)
+		return REPORT;
+	return drop_constants.wishes[subsystem * REASONS_EACH + number];
+}
+
+/* The device that has the packet. UDP keeps other things in its place, which do not look like an address. */
+static __always_inline struct net_device *device_of(struct sk_buff *skb)
+{
+	__u64 dev = (__u64)BPF_CORE_READ(skb, dev);
+
+	return dev >> 56 == 0xff ? (struct net_device *)dev : NULL;
+}
+
+static __always_inline __u32 namespace_of_device(struct net_device *dev)
+{
+	return dev ? BPF_CORE_READ(dev, nd_net.net, ns.inum) : 0;
+}
+
+/* The device of the packet's route: of a packet that is made here, the one that is to send it. */
+static __always_inline struct net_device *device_of_route(struct sk_buff *skb)
+{
+	struct dst_entry *route = (struct dst_entry *)(BPF_CORE_READ(skb, _skb_refdst) & ROUTE_MASK);
+
+	return route ? BPF_CORE_READ(route, dev) : NULL;
+}
+
+/* The network namespace where it happened: of the device, or else of the route or the socket; 0 when not known. */
+static __noinline __u32 namespace_of(struct sk_buff *skb, struct sock *receiver)
+{
+	__u32 namespace = namespace_of_device(device_of(skb));
+
+	if (!namespace)
+		namespace = namespace_of_device(device_of_route(skb));
+	if (!namespace && receiver)
+		namespace = BPF_CORE_READ(receiver, __sk_common.skc_net.net, ns.inum);
+	if (!namespace) {
+		receiver = BPF_CORE_READ(skb, sk);
+		if (receiver)
+			namespace = BPF_CORE_READ(receiver, __sk_common.skc_net.net, ns.inum);
+	}
+	return namespace;
+}
+
+/* What is neither at an interface nor of a protocol of networks never was a packet. */
+static __always_inline bool is_packet(__be16 protocol)
+{
+	switch (protocol) {
+	case bpf_htons(ETH_P_IP):
+	case bpf_htons(ETH_P_IPV6):
+	case bpf_htons(ETH_P_ARP):
+	case bpf_htons(ETH_P_8021Q):
+	case bpf_htons(ETH_P_8021AD):
+	case bpf_htons(ETH_P_MPLS_UC):
+		return true;
+	}
+	return false;
+}
+
+/* The slot of a key, which is made when it is first seen; 0 when there is no room. */
+static __noinline __u32 make_slot(const struct drop_key *key, const char *trap, const char *trap_group)
+{
+	__u32 number, *known;
+	struct drop_slot *slot;
+
+	if (drop_control.next_slot >= DROP_SLOTS)
+		return 0;
+	number = __sync_fetch_and_add(&drop_control.next_slot, 1);
+	slot = bpf_map_lookup_elem(&slots, &number);
+	if (!slot)
+		return 0;
+	slot->key = *key;
+	if (trap)
+		bpf_probe_read_kernel_str(slot->trap, sizeof(slot->trap), trap);
+	if (trap_group)
+		bpf_probe_read_kernel_str(slot->trap_group, sizeof(slot->trap_group), trap_group);
+	if (!bpf_map_update_elem(&keys, key, &number, BPF_NOEXIST))
+		return number;
+	/* Another CPU was faster; this slot stays empty. */
+	known = bpf_map_lookup_elem(&keys, key);
+	return known ? *known : 0;
+}
+
+/* Whether this drop may be reported: the first one of a slot in each second always is. */
+static __always_inline bool may_report(struct drop_slot *slot)
+{
+	__u32 second = drop_control.second, before = slot->second;
+
+	if (before != second && __sync_val_compare_and_swap(&slot->second, before, second) == before) {
+		slot->reported = 1;
+		return !slot->silent;
+	}
+	if (slot->silent || slot->reported > drop_control.share || drop_control.reported >= drop_control.limit)
+		return false;
+	__sync_fetch_and_add(&drop_control.reported, 1);
+	__sync_fetch_and_add(&slot->reported, 1);
+	return true;
+}
+
+static __always_inline bool has_tag(struct sk_buff *skb)
+{
+	struct sk_buff___vlan_present *old = (void *)skb;
+
+	if (bpf_core_field_exists(skb->vlan_all))
+		return skb->vlan_all != 0;
+	if (bpf_core_field_exists(old->vlan_present))
+		return BPF_CORE_READ_BITFIELD(old, vlan_present);
+	return false;
+}
+
+/* The masking tells any verifier that it is 1 to HEADER_MOST octets. */
+static __always_inline bool copy(void *to, __u32 bytes, const void *from)
+{
+	if (bytes > drop_constants.header_bytes)
+		bytes = drop_constants.header_bytes;
+	bytes = ((bytes - 1) & (HEADER_MOST - 1)) + 1;
+	return bpf_probe_read_kernel(to, bytes, from) == 0;
+}
+
+/* Where the packet begins: at its link header, or else at its network header, as far as they have been set. */
+static __always_inline __u32 begin_of(struct sk_buff *skb, __u32 data)
+{
+	if (skb->mac_header != NO_HEADER && skb->mac_header <= data)
+		return skb->mac_header;
+	if (skb->network_header && skb->network_header < data && data - skb->network_header < MOST_NETWORK_HEADER)
+		return skb->network_header;
+	return data;
+}
+
+/*
+ * Fills in the packet from its link header on, where it has one, or else from its network header, as it was on the wire:
+ * with the VLAN tag that the kernel keeps beside it. Of a packet in pieces the first is taken.
+ */
+static __noinline void describe(struct sk_buff *skb, struct drop_event *event, const struct drop *drop)
+{
+	unsigned char *head = skb->head;
+	__u32 data = skb->data - head, start = begin_of(skb, data), end = skb->tail, bytes;
+	bool copied;
+	__s64 frame;
+
+	event->nanoseconds = bpf_ktime_get_ns();
+	event->input_ifindex = drop->input_ifindex;
+	event->output_ifindex = drop->output_ifindex;
+	event->protocol = bpf_ntohs(skb->protocol);
+	event->queue = skb->queue_mapping;
+	event->flags = 0;
+	event->header_bytes = 0;
+	event->frame_bytes = 0;
+	if (skb->network_header >= start + ETH_HLEN || (drop->is_ethernet && skb->mac_header != NO_HEADER))
+		event->flags = LINK_HEADER;
+	frame = (__s64)skb->len + data - start;
+	if (frame <= 0 || frame > 0xffffffff || end <= start)
+		return;
+	event->frame_bytes = frame;
+	bytes = end - start;
+	if (bytes > frame)
+		bytes = frame;
+	if (event->flags != LINK_HEADER || bytes <= MAC_ADDRESSES_BYTES || !has_tag(skb)) {
+		copied = copy(event->header, bytes, head + start);
+	} else {
+		copied = !bpf_probe_read_kernel(event->header, MAC_ADDRESSES_BYTES, head + start) &&
+			 copy(event->header + MAC_ADDRESSES_BYTES + VLAN_TAG_BYTES, bytes - MAC_ADDRESSES_BYTES,
+			      head + start + MAC_ADDRESSES_BYTES);
+		*(__be16 *)(event->header + MAC_ADDRESSES_BYTES) = skb->vlan_proto;
+		*(__be16 *)(event->header + MAC_ADDRESSES_BYTES + 2) = bpf_htons(skb->vlan_tci);
+		event->frame_bytes += VLAN_TAG_BYTES;
+		bytes += VLAN_TAG_BYTES;
+	}
+	if (copied)
+		event->header_bytes = bytes < drop_constants.header_bytes ? bytes : drop_constants.header_bytes;
+}
+
+/* Counts the drop, and reports it when it may be. */
+static __noinline int take(struct sk_buff *skb, const struct drop *drop, const char *trap, const char *trap_group)
+{
+	struct drop_counts *count;
+	struct drop_event *event;
+	struct drop_slot *slot;
+	__u32 number, *known;
+
+	known = bpf_map_lookup_elem(&keys, &drop->key);
+	number = known ? *known : make_slot(&drop->key, trap, trap_group);
+	count = bpf_map_lookup_elem(&counts, &number);
+	slot = bpf_map_lookup_elem(&slots, &number);
+	if (!count || !slot)
+		return 0;
+	count->seen++;
+	if (!may_report(slot))
+		return 0;
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event) {
+		count->lost++;
+		return 0;
+	}
+	event->key = drop->key;
+	event->slot = number;
+	describe(skb, event, drop);
+	count->reported++;
+	bpf_ringbuf_submit(event, drop_control.asleep ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+static __always_inline int drop_in_software(struct sk_buff *skb, void *location, __u32 reason, struct sock *receiver)
+{
+	struct drop drop = { .key = { .location = (__u64)location, .reason = reason } };
+	bool is_ours = namespace_of(skb, receiver) == drop_constants.namespace;
+	struct net_device *dev;
+	enum drop_wish wish;
+	__u16 type;
+
+	if (!is_ours && !drop_constants.everywhere)
+		return 0;
+	wish = wish_of(reason);
+	dev = device_of(skb);
+	if (wish == REPORT && !dev && !skb->skb_iif && !is_packet(skb->protocol))
+		wish = NOISE;
+	if (wish != REPORT) {
+		leave_out(wish);
+		return 0;
+	}
+	if (!dev && !skb->skb_iif)
+		dev = device_of_route(skb);
+	if (dev) {
+		type = BPF_CORE_READ(dev, type);
+		drop.is_ethernet = (type == ARPHRD_ETHER || type == ARPHRD_LOOPBACK) &&
+				   (!skb->skb_iif || skb->skb_iif == BPF_CORE_READ(dev, ifindex));
+	}
+	if (is_ours) {
+		drop.input_ifindex = skb->skb_iif;
+		if (dev)
+			drop.output_ifindex = BPF_CORE_READ(dev, ifindex);
+		if (drop.output_ifindex == drop.input_ifindex)
+			drop.output_ifindex = 0;
+		drop.key.ifindex = drop.input_ifindex ?: drop.output_ifindex;
+	}
+	return take(skb, &drop, NULL, NULL);
+}
+
+/* Linux 5.17 to 6.10 */
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(weir_drop, struct sk_buff *skb, void *location, unsigned int reason)
+{
+	return drop_in_software(skb, location, reason, NULL);
+}
+
+/* Since Linux 6.11: with the socket that was to receive the packet. */
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(weir_drop_at_socket, struct sk_buff *skb, void *location, unsigned int reason, struct sock *receiver)
+{
+	return drop_in_software(skb, location, reason, receiver);
+}
+
+SEC("tp_btf/devlink_trap_report")
+int BPF_PROG(weir_trap, void *devlink, struct sk_buff *skb, struct devlink_trap_metadata *metadata)
+{
+	const char *trap = BPF_CORE_READ(metadata, trap_name);
+	struct net_device *dev = BPF_CORE_READ(metadata, input_dev);
+	struct drop drop = { .key = { .location = (__u64)trap, .reason = HARDWARE_DROP }, .is_ethernet = true };
+	bool is_ours = namespace_of_device(dev) == drop_constants.namespace;
+
+	/* Control packets on their way to the processor are no drops. */
+	if (BPF_CORE_READ(metadata, trap_type) == DEVLINK_TRAP_TYPE_CONTROL)
+		return 0;
+	/* Without a port it belongs to the switch, which is in the first namespace. */
+	if (!is_ours && !drop_constants.everywhere)
+		return 0;
+	if (is_ours)
+		drop.input_ifindex = drop.key.ifindex = BPF_CORE_READ(dev, ifindex);
+	return take(skb, &drop, trap, BPF_CORE_READ(metadata, trap_group_name));
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
