@@ -1,6 +1,8 @@
 import { isDeepStrictEqual } from 'node:util'
 import { AgentAddress } from './agent-address.ts'
+import { VlanAnnotator } from './annotations/vlans.ts'
 import type { RunningSettings } from './auto-file.ts'
+import { BridgeVlans } from './bridge-vlans.ts'
 import type { Config } from './config/config.ts'
 import type { ControlServer } from './control/server.ts'
 import type { Observed } from './control/status.ts'
@@ -21,6 +23,7 @@ import { type Interface, type InterfaceEvent, Interfaces } from './interfaces.ts
 import { UdpSender } from './kernel/udp-sender.ts'
 import { KernelSamplers } from './kernel-samplers.ts'
 import { PcapSamplers } from './pcap-samplers.ts'
+import type { PacketSample } from './samples/packet-sample.ts'
 import { VirtualSources } from './virtual-sources.ts'
 
 /**
@@ -48,6 +51,8 @@ export class Agent {
   readonly #interfaces: Interfaces
   readonly #exporter: Exporter
   readonly #datagrams: Datagrams
+  readonly #bridgeVlans: BridgeVlans
+  readonly #vlans: VlanAnnotator
   readonly #sampler: Sampler
   readonly #counters: CountersWriter
   readonly #poller: Poller
@@ -75,6 +80,8 @@ export class Agent {
     this.#log = log
     const { ledger } = this
     this.#interfaces = new Interfaces({ log })
+    this.#bridgeVlans = new BridgeVlans(this.#interfaces, log)
+    this.#vlans = new VlanAnnotator(this.#bridgeVlans)
     this.#exporter = new Exporter({
       collectors: config.collectors,
       datagrams: {
@@ -101,6 +108,7 @@ export class Agent {
       ledger,
       interfaces: this.#interfaces,
       sampler: this.#sampler,
+      sink: this.#accept,
       onBatchEnd: this.#onBatchEnd,
       withinBudget: this.#withinBudget,
     }
@@ -139,6 +147,7 @@ export class Agent {
     this.#running = true
     const config = this.#config
     await this.#interfaces.start()
+    await this.#attempt('bridge', () => this.#bridgeVlans.start())
     this.#address.elect()
     this.#exporter.start()
     this.#interfaces.subscribe(event => this.#interfaceChanged(event))
@@ -217,6 +226,7 @@ export class Agent {
     this.logStatus()
     this.#exporter.stop()
     this.#statistics?.close()
+    this.#bridgeVlans.stop()
     this.#interfaces.stop()
   }
 
@@ -346,6 +356,12 @@ export class Agent {
       this.#address.elect()
       this.#placeSoon()
     }, SETTLE_MS)
+  }
+
+  /** A sample of any source: what is known of its packet elsewhere is added, and it is written. */
+  readonly #accept = (sample: PacketSample): void => {
+    this.#vlans.annotate(sample)
+    this.#sampler.accept(sample)
   }
 
   /** A batch of samples has been written: full datagrams go out, the open one waits for more. */

@@ -50,6 +50,8 @@ export interface Interface {
   readonly linkIfIndex: number | undefined
   readonly linkNetnsId: number | undefined
   readonly vlanId: number | undefined
+  /** A bridge that minds VLANs. */
+  readonly vlanFiltering: boolean
   /** Hex digits that all ports of one switch share; undefined when it is not a switch's port. */
   readonly switchId: string | undefined
   readonly physicalPortName: string | undefined
@@ -504,6 +506,7 @@ function describe(
     linkIfIndex: link.link === 0 ? undefined : link.link,
     linkNetnsId: link.linkNetnsId,
     vlanId: link.vlanId,
+    vlanFiltering: link.vlanFiltering,
     switchId: link.switchId,
     physicalPortName: link.physicalPortName,
     parentDevice: link.parentDevice,

@@ -6,6 +6,7 @@ import type { Sampler } from './datasource/sampler.ts'
 import type { Ledger } from './health/ledger.ts'
 import type { Logger } from './health/log.ts'
 import type { Interface, Interfaces } from './interfaces.ts'
+import type { PacketSink } from './samples/packet-sample.ts'
 import { PsampleSource } from './sources/psample.ts'
 import { type PsampleGroups, PsampleSamples } from './sources/psample-samples.ts'
 import { wantedSamplers } from './sources/tc-ports.ts'
@@ -21,6 +22,8 @@ export interface KernelSamplersOptions {
   readonly ledger: Ledger
   readonly interfaces: Interfaces
   readonly sampler: Sampler
+  /** Takes the samples. */
+  readonly sink: PacketSink
   readonly onBatchEnd: () => void
   /** The rate that takes the place of a configured one while there are too many samples. */
   readonly withinBudget: (rate: number) => number
@@ -37,12 +40,12 @@ export class KernelSamplers {
 
   constructor(config: Config, options: KernelSamplersOptions) {
     this.#options = options
-    const { interfaces, ledger, sampler } = options
+    const { interfaces, ledger, sink } = options
     this.#samples = new PsampleSamples({
       ...psampleGroups(config.psample),
       interfaces,
       ledger,
-      sink: sampler.accept,
+      sink,
       portOfGroup: group => this.#tc?.portOfGroup(group),
       portOfCookie: (view, offset, length) => this.#tc?.portOfCookie(view, offset, length),
     })
@@ -149,5 +152,6 @@ function psampleGroups(psample: PsampleConfig | undefined): PsampleGroups {
   return {
     ingressGroup: psample?.ingress ? psample.group : undefined,
     egressGroup: psample?.egress ? psample.group + 1 : undefined,
+    tunnels: psample?.tunnel === true,
   }
 }

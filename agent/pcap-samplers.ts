@@ -7,6 +7,7 @@ import type { DropReports } from './drop-reports.ts'
 import type { Ledger } from './health/ledger.ts'
 import type { Logger } from './health/log.ts'
 import type { Interface, Interfaces } from './interfaces.ts'
+import type { PacketSink } from './samples/packet-sample.ts'
 import { BpfSamples } from './sources/bpf-samples.ts'
 import { PacketSocketSource } from './sources/packet-socket.ts'
 
@@ -17,6 +18,8 @@ export interface PcapSamplersOptions {
   readonly ledger: Ledger
   readonly interfaces: Interfaces
   readonly sampler: Sampler
+  /** Takes the samples. */
+  readonly sink: PacketSink
   readonly onBatchEnd: () => void
   /** Takes sampled packets that the kernel drops. */
   readonly drops: DropReports
@@ -101,9 +104,9 @@ export class PcapSamplers {
 
   /** BPF where the kernel lets us, with following or without; else packet sockets. */
   async #open({ headerBytes, subAgentId, transit }: Config): Promise<BpfSamples | PacketSocketSource> {
-    const { ledger, sampler, drops, onBatchEnd } = this.#options
+    const { ledger, sampler, sink, drops, onBatchEnd } = this.#options
     const log = this.#options.log.child({ part: 'pcap' })
-    const common = { ledger, sink: sampler.accept, onBatchEnd, headerBytes }
+    const common = { ledger, sink, onBatchEnd, headerBytes }
     const onCounted = (ifIndex: number, packets: number) => sampler.countedPackets(ifIndex, packets)
     const names = drops.words
     const following = {

@@ -120,6 +120,8 @@ export interface PsampleConfig {
   readonly group: number
   readonly ingress: boolean
   readonly egress: boolean
+  /** Send what is known of tunnels. */
+  readonly tunnel: boolean
 }
 
 export interface TcConfig {

@@ -233,7 +233,7 @@ function toConfig({ values, places }: Parsed, file: string): Config {
       values['dns-sd'] === undefined && values.DNSSD !== true
         ? undefined
         : { domain: values['dns-sd']?.domain ?? values.DNSSD_domain },
-    psample: psample && { group: psample.group, ingress: psample.ingress, egress: psample.egress },
+    psample,
     tc: dent && {
       switchport: dent.switchport,
       switchportGiven: places.has('dent.switchport'),

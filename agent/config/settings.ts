@@ -369,6 +369,13 @@ export const settings = {
       ),
       ingress: setting(kind.onOff(), 'on', 'Take samples of packets that enter a port.'),
       egress: setting(kind.onOff(), 'off', 'Take samples of packets that leave a port.'),
+      tunnel: setting(
+        kind.onOff(),
+        'off',
+        'Send the outer headers (1023 to 1026) and the network identifier (1029, 1030) of packets that have come through a ' +
+          'tunnel or will go into one. nfdump 1.7 loses samples with these records.',
+        { ours: true },
+      ),
     },
     'Takes packet samples from the kernel module psample. Something has to feed it: `dent { }`, a switch driver, Open vSwitch, VPP.',
     { again: 'restart' },

@@ -47,8 +47,46 @@ export interface PacketSample {
   /** Nanoseconds since 1970 (UTC) as two 32-bit words; both 0 when unknown. */
   timestampHigh: number
   timestampLow: number
+  /** True when a VLAN tag that the frame had on the wire is in the header; false when it may have been taken off. */
+  tagKept: boolean
+  /** VLAN (1 to 4094) and priority (0 to 7) at the input and at the output, or ABSENT. */
+  inputVlan: number
+  inputPriority: number
+  outputVlan: number
+  outputPriority: number
+  /** The outer headers that the packet came in or will leave with; undefined when there are none. Borrowed likewise. */
+  tunnel: Tunnel | undefined
   /** Samples the kernel is known to have lost since the previous one of this source. */
   lostBefore: number
+}
+
+/** The outer headers of a tunnelled packet (include/net/ip_tunnels.h), to be filled by the source that owns it. */
+export interface Tunnel {
+  /** The packet will leave with them; else it came in with them. */
+  isOutput: boolean
+  /** Addresses of 4 or 16 bytes, in network order. */
+  addressBytes: 4 | 16
+  readonly source: Uint8Array
+  readonly destination: Uint8Array
+  tos: number
+  /** UDP ports, 0 for tunnels without. */
+  sourcePort: number
+  destinationPort: number
+  /** Virtual network identifier or key (32 bits), or ABSENT. */
+  id: number
+}
+
+export function emptyTunnel(): Tunnel {
+  return {
+    isOutput: false,
+    addressBytes: 4,
+    source: new Uint8Array(16),
+    destination: new Uint8Array(16),
+    tos: 0,
+    sourcePort: 0,
+    destinationPort: 0,
+    id: ABSENT,
+  }
 }
 
 /** Receives one sample; `sample` is borrowed until the call returns. */
@@ -73,6 +111,12 @@ export function emptyPacketSample(): PacketSample {
     transitDelayNs: ABSENT,
     timestampHigh: 0,
     timestampLow: 0,
+    tagKept: false,
+    inputVlan: ABSENT,
+    inputPriority: ABSENT,
+    outputVlan: ABSENT,
+    outputPriority: ABSENT,
+    tunnel: undefined,
     lostBefore: 0,
   }
 }

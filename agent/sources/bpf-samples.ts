@@ -123,7 +123,7 @@ export class BpfSamples {
   readonly #ring: RingBuffer
   readonly #control: Int32Array
   readonly #ports = new Map<number, Port>()
-  readonly #sample: PacketSample = emptyPacketSample()
+  readonly #sample: PacketSample = { ...emptyPacketSample(), tagKept: true }
   readonly #drop: Drop = emptyDrop()
   readonly #ringFull: Loss
   readonly #foreign: Loss

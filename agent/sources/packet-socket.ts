@@ -84,7 +84,7 @@ export class PacketSocketSource {
   /** Nothing is picked by them any more, and their queues are being emptied. */
   readonly #ending = new Set<Tap>()
   readonly #packet = emptyPacketMeta()
-  readonly #sample: PacketSample = emptyPacketSample()
+  readonly #sample: PacketSample = { ...emptyPacketSample(), tagKept: true }
   readonly #overrun: Loss
   readonly #linkType: Loss
   readonly #ended: Loss

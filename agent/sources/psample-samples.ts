@@ -1,6 +1,6 @@
 import type { Ledger, Loss } from '../health/ledger.ts'
-import { emptyPacketSample, HEADER_PROTOCOL, type PacketSink } from '../samples/packet-sample.ts'
-import { emptyPsampleMessage, type PsampleMessage, readPsample } from '../wire/netlink/psample.ts'
+import { emptyPacketSample, emptyTunnel, HEADER_PROTOCOL, type PacketSink } from '../samples/packet-sample.ts'
+import { emptyPsampleMessage, type PsampleMessage, readPsample, readTunnel } from '../wire/netlink/psample.ts'
 
 /**
  * Turns PSAMPLE messages into packet samples, without I/O: decides which interface was sampled, in which
@@ -29,6 +29,8 @@ export interface InterfaceIndexes {
 export interface PsampleGroups {
   readonly ingressGroup: number | undefined
   readonly egressGroup: number | undefined
+  /** Whether samples tell of tunnels. */
+  readonly tunnels?: boolean
 }
 
 export interface PsampleSamplesOptions extends PsampleGroups {
@@ -87,6 +89,7 @@ export class PsampleSamples {
   readonly #groups = new Map<number, GroupState>()
   readonly #message: PsampleMessage = emptyPsampleMessage()
   readonly #sample = emptyPacketSample()
+  readonly #tunnel = emptyTunnel()
   readonly #malformed: Loss
   readonly #ambiguous: Loss
   readonly #unknownOther: Loss
@@ -181,6 +184,12 @@ export class PsampleSamples {
     sample.transitDelayNs = message.latency
     sample.timestampHigh = message.timestampHigh
     sample.timestampLow = message.timestampLow
+    sample.tunnel = undefined
+    if (message.tunnelLength > 0 && this.#numbers.tunnels && readTunnel(view, message, this.#tunnel)) {
+      // The kernel does not say whether the headers are gone or to come: a packet that leaves will get them.
+      this.#tunnel.isOutput = direction === 'egress'
+      sample.tunnel = this.#tunnel
+    }
     if (this.#interfaces.isLayer3(dataSource)) this.#withoutLinkHeader(message)
     sample.lostBefore = 0
     if (group.uncharged > 0) {

@@ -63,7 +63,7 @@ export function selectPorts(
 
 export interface SamplerRules {
   readonly tc: TcConfig
-  readonly psample: PsampleConfig
+  readonly psample: Pick<PsampleConfig, 'group' | 'ingress' | 'egress'>
   /** Octets of a packet to export at most. */
   readonly headerBytes: number
 }

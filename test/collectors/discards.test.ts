@@ -14,7 +14,7 @@ import { KernelSocket } from '../../agent/kernel/native.ts'
 import { addressFamily, internetAddress } from '../../agent/kernel/sockaddr.ts'
 import { emptyDrop, Names } from '../../agent/samples/drop.ts'
 import { emptyPacketSample } from '../../agent/samples/packet-sample.ts'
-import { startSfacctd, startSfcapd, startTshark } from '../support/collectors.ts'
+import { startSfacctd, startSfcapd, startTshark, type Tree } from '../support/collectors.ts'
 import { udpFrame } from '../support/frames.ts'
 import { makeLab } from '../support/lab.ts'
 
@@ -63,7 +63,15 @@ function datagramsOf(rounds: number): Uint8Array[] {
     timestampHigh: 1,
   }
   for (let round = 0; round < rounds; round++) {
-    sampler.accept({ ...emptyPacketSample(), ...header, dataSource: 2, samplingRate: 10, inputIfIndex: 2 })
+    sampler.accept({
+      ...emptyPacketSample(),
+      ...header,
+      dataSource: 2,
+      samplingRate: 10,
+      inputIfIndex: 2,
+      inputVlan: 20,
+      inputPriority: 5,
+    })
     notifier.accept({
       ...emptyDrop(),
       ...header,
@@ -113,6 +121,11 @@ test('dropped packets harm no collector', {
     assert.equal(malformed, false, `datagram ${i}`)
     assert.equal(sequence, (i % ROUNDS) + 1)
     assert.equal(sampleCount, 3)
+    const vlans = samples[0]!.tree['Extended switch data'] as Tree
+    assert.deepEqual(
+      ['vlan.in', 'pri.in', 'vlan.out', 'pri.out'].map(field => vlans[`sflow_245.${field}`]),
+      ['20', '5', '4294967295', '4294967295'],
+    )
     // It knows nothing of drops but their length, and steps over them.
     assert.deepEqual(
       samples.map(({ format }) => format),

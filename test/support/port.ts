@@ -22,6 +22,7 @@ export function port(ifIndex: number, name: string, values: Partial<Interface> =
     linkIfIndex: undefined,
     linkNetnsId: undefined,
     vlanId: undefined,
+    vlanFiltering: false,
     switchId: undefined,
     physicalPortName: undefined,
     parentDevice: undefined,

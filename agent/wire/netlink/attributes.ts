@@ -16,6 +16,8 @@ export type NetlinkFormatCode =
   | 'wrong-size'
   /** An attribute that may occur once occurs again. */
   | 'repeated'
+  /** A number that cannot be. */
+  | 'out-of-range'
   /** An attribute without which the message has no meaning is not there. */
   | 'missing'
 

@@ -4,6 +4,8 @@
  * those of the tunnel. Attribute 0 is a real attribute here: the input interface.
  */
 
+import { ABSENT, type Tunnel } from '../../samples/packet-sample.ts'
+
 /** Generic netlink family, and the multicast group of the samples. */
 export const PSAMPLE_FAMILY = 'psample'
 export const PSAMPLE_GROUP_PACKETS = 'packets'
@@ -63,7 +65,7 @@ export interface PsampleMessage {
   timestampLow: number
   /** EtherType of the packet, 0 when absent. */
   protocol: number
-  /** Byte offset and length of the tunnel key's attributes; length 0 when absent. See readTunnelKey(). */
+  /** Byte offset and length of the tunnel key's attributes; length 0 when absent. See readTunnel(). */
   tunnelOffset: number
   tunnelLength: number
   /** Byte offset and length of the cookie of the tc or OVS action; length 0 when absent. */
@@ -241,65 +243,71 @@ function missing(seen: number): string {
   return 'SAMPLE_RATE is missing'
 }
 
-/** The tunnel a packet came through or will go into (include/net/ip_tunnels.h), as PSAMPLE reports it. */
-export interface TunnelKey {
-  readonly id: bigint | undefined
-  /** Outer addresses, 4 or 16 bytes in network order, copied. */
-  readonly source: Uint8Array | undefined
-  readonly destination: Uint8Array | undefined
-  readonly tos: number
-  readonly ttl: number
-  readonly sourcePort: number
-  readonly destinationPort: number
-  readonly dontFragment: boolean
-  readonly checksum: boolean
-  readonly oam: boolean
-}
+/** Attributes of the tunnel key (enum psample_tunnel_key_attr). */
+const TUNNEL = {
+  id: 0,
+  ipv4Source: 1,
+  ipv4Destination: 2,
+  tos: 3,
+  sourcePort: 9,
+  destinationPort: 10,
+  ipv6Source: 12,
+  ipv6Destination: 13,
+} as const
 
 /**
- * The tunnel key of a message that has one, or undefined when its attributes are cut short. Allocates: it is for
- * those who export tunnels, not for every sample. Unlike everything else here, its integers are in network order.
+ * Reads the tunnel key of a message that has one into `tunnel`; which way the packet goes is not told. Returns false
+ * when its attributes are cut short, or when it has no addresses. Unlike everything else here, its integers are in
+ * network order.
  */
-export function readTunnelKey(view: DataView, message: PsampleMessage): TunnelKey | undefined {
+export function readTunnel(view: DataView, message: PsampleMessage, tunnel: Tunnel): boolean {
   const end = message.tunnelOffset + message.tunnelLength
-  const key = {
-    id: undefined as bigint | undefined,
-    source: undefined as Uint8Array | undefined,
-    destination: undefined as Uint8Array | undefined,
-    tos: 0,
-    ttl: 0,
-    sourcePort: 0,
-    destinationPort: 0,
-    dontFragment: false,
-    checksum: false,
-    oam: false,
-  }
+  tunnel.tos = 0
+  tunnel.sourcePort = 0
+  tunnel.destinationPort = 0
+  tunnel.id = ABSENT
+  let addresses = 0
   for (let at = message.tunnelOffset; at + 4 <= end; ) {
     const length = view.getUint16(at, true)
     const type = view.getUint16(at + 2, true) & TYPE_MASK
     const bytes = length - 4
-    if (bytes < 0 || at + length > end || bytes < TUNNEL_BYTES[type]!) return undefined
+    if (bytes < 0 || at + length > end || bytes < TUNNEL_BYTES[type]!) return false
     const value = at + 4
-    if (type === 0) key.id = view.getBigUint64(value)
-    else if (type === 1) key.source = copy(view, value, 4)
-    else if (type === 2) key.destination = copy(view, value, 4)
-    else if (type === 3) key.tos = view.getUint8(value)
-    else if (type === 4) key.ttl = view.getUint8(value)
-    else if (type === 5) key.dontFragment = true
-    else if (type === 6) key.checksum = true
-    else if (type === 7) key.oam = true
-    else if (type === 9) key.sourcePort = view.getUint16(value)
-    else if (type === 10) key.destinationPort = view.getUint16(value)
-    else if (type === 12) key.source = copy(view, value, 16)
-    else if (type === 13) key.destination = copy(view, value, 16)
+    switch (type) {
+      case TUNNEL.id:
+        // A key of 64 bits, of which no tunnel uses more than the lower half.
+        tunnel.id = view.getUint32(value + 4)
+        break
+      case TUNNEL.ipv4Source:
+      case TUNNEL.ipv6Source:
+        tunnel.addressBytes = copyAddress(view, value, bytes, tunnel.source)
+        addresses++
+        break
+      case TUNNEL.ipv4Destination:
+      case TUNNEL.ipv6Destination:
+        tunnel.addressBytes = copyAddress(view, value, bytes, tunnel.destination)
+        addresses++
+        break
+      case TUNNEL.tos:
+        tunnel.tos = view.getUint8(value)
+        break
+      case TUNNEL.sourcePort:
+        tunnel.sourcePort = view.getUint16(value)
+        break
+      case TUNNEL.destinationPort:
+        tunnel.destinationPort = view.getUint16(value)
+        break
+    }
     at += (length + 3) & ~3
   }
-  return key
+  return addresses > 0
 }
 
 /** Least payload bytes of each tunnel attribute, by type; the rest are options of no interest here. */
 const TUNNEL_BYTES = [8, 4, 4, 1, 1, 0, 0, 0, 0, 2, 2, 0, 16, 16, 0, 0, 0]
 
-function copy(view: DataView, offset: number, bytes: number): Uint8Array {
-  return new Uint8Array(view.buffer, view.byteOffset + offset, bytes).slice()
+function copyAddress(view: DataView, offset: number, bytes: number, to: Uint8Array): 4 | 16 {
+  const size = bytes < 16 ? 4 : 16
+  for (let i = 0; i < 16; i++) to[i] = i < size ? view.getUint8(offset + i) : 0
+  return size
 }

@@ -33,6 +33,7 @@ const IFLA = {
 
 const LINKINFO = { kind: 1, data: 2, slaveKind: 4, slaveData: 5 } as const
 const VLAN_ID = 1
+const BRIDGE_VLAN_FILTERING = 7
 const BRIDGE_PORT_STATE = 1
 const BOND = { mode: 1, adInfo: 23, adActorSysPriority: 24, adActorSystem: 26 } as const
 const BOND_AD_INFO = { aggregator: 1, ports: 2, actorKey: 3, partnerKey: 4, partnerMac: 5 } as const
@@ -127,6 +128,8 @@ export interface Link {
   /** Kind of its master. */
   readonly slaveKind: string | undefined
   readonly vlanId: number | undefined
+  /** A bridge that minds VLANs. */
+  readonly vlanFiltering: boolean
   readonly bond: BondInfo | undefined
   readonly bondPort: BondPortInfo | undefined
   /** STP state of a bridge's port: 3 forwards. */
@@ -180,6 +183,7 @@ export function readLink(message: Message): Link {
     kind,
     slaveKind,
     vlanId: kind === 'vlan' ? data?.u16(VLAN_ID) : undefined,
+    vlanFiltering: kind === 'bridge' && data?.u8(BRIDGE_VLAN_FILTERING) === 1,
     bond: kind === 'bond' && data !== undefined ? bondInfo(data) : undefined,
     bondPort: slaveKind === 'bond' && slaveData !== undefined ? bondPortInfo(slaveData) : undefined,
     bridgePortState: slaveKind === 'bridge' ? slaveData?.u8(BRIDGE_PORT_STATE) : undefined,

@@ -23,10 +23,13 @@ export const RTM = {
   getNsid: 90,
   newStats: 92,
   getStats: 94,
+  newVlan: 112,
+  delVlan: 113,
+  getVlan: 114,
 } as const
 
 /** Multicast groups of NETLINK_ROUTE. */
-export const RTNLGRP = { link: 1, tc: 4, ipv4Address: 5, ipv6Address: 9 } as const
+export const RTNLGRP = { link: 1, tc: 4, ipv4Address: 5, ipv6Address: 9, bridgeVlan: 33 } as const
 
 /** The attributes that follow the `bytes` bytes of fixed header that the message begins its payload with. */
 export function attributesAfter(message: Message, bytes: number): Attributes {

@@ -4,7 +4,7 @@
  * compares the two byte by byte.
  */
 
-import type { PacketSample } from '../../samples/packet-sample.ts'
+import type { PacketSample, Tunnel } from '../../samples/packet-sample.ts'
 
 /** What the sampler knows of a data source when it hands over a sample. */
 export interface FlowSourceState {
@@ -24,6 +24,10 @@ export interface DatagramMemory {
 
 const FLOW_SAMPLE_EXPANDED = 3
 const SAMPLED_HEADER = 1
+const EXTENDED_SWITCH = 1001
+const EXTENDED_IPV4_TUNNEL = { egress: 1023, ingress: 1024 } as const
+const EXTENDED_IPV6_TUNNEL = { egress: 1025, ingress: 1026 } as const
+const EXTENDED_VNI = { egress: 1029, ingress: 1030 } as const
 const EXTENDED_EGRESS_QUEUE = 1036
 const EXTENDED_TRANSIT = 1039
 const EXTENDED_QUEUE = 1040
@@ -38,6 +42,10 @@ const SAMPLE_BYTES = 52
 const HEADER_RECORD_BYTES = 24
 const WORD_RECORD_BYTES = 12
 const TIMESTAMP_RECORD_BYTES = 16
+const SWITCH_RECORD_BYTES = 24
+/** Of a tunnel record, what is not addresses. */
+const TUNNEL_RECORD_BYTES = 32
+const IPPROTO_UDP = 17
 
 /** Bytes that the sample takes without any header bytes: the least a datagram must have room for. */
 export function flowSampleBytesWithoutHeader(sample: PacketSample): number {
@@ -48,6 +56,12 @@ export function flowSampleBytesWithoutHeader(sample: PacketSample): number {
   }
   if (sample.transitDelayNs >= 0) bytes += WORD_RECORD_BYTES
   if (sample.timestampHigh !== 0) bytes += TIMESTAMP_RECORD_BYTES
+  if (sample.inputVlan >= 0 || sample.outputVlan >= 0) bytes += SWITCH_RECORD_BYTES
+  const { tunnel } = sample
+  if (tunnel !== undefined) {
+    bytes += TUNNEL_RECORD_BYTES + 2 * tunnel.addressBytes
+    if (tunnel.id >= 0) bytes += WORD_RECORD_BYTES
+  }
   return bytes
 }
 
@@ -89,6 +103,17 @@ export function writeFlowSample(
   at = copyHeader(memory, at + HEADER_RECORD_BYTES, sample, headerLength)
 
   let records = 1
+  if (sample.inputVlan >= 0 || sample.outputVlan >= 0) {
+    view.setUint32(at, EXTENDED_SWITCH)
+    view.setUint32(at + 4, SWITCH_RECORD_BYTES - 8)
+    // ABSENT is the wire's own unknown: all ones.
+    view.setInt32(at + 8, sample.inputVlan)
+    view.setInt32(at + 12, sample.inputPriority)
+    view.setInt32(at + 16, sample.outputVlan)
+    view.setInt32(at + 20, sample.outputPriority)
+    at += SWITCH_RECORD_BYTES
+    records++
+  }
   if (sample.egressQueue >= 0) {
     at = writeWordRecord(view, at, EXTENDED_EGRESS_QUEUE, sample.egressQueue)
     records++
@@ -109,6 +134,15 @@ export function writeFlowSample(
     at += TIMESTAMP_RECORD_BYTES
     records++
   }
+  if (sample.tunnel !== undefined) {
+    const way = sample.tunnel.isOutput ? 'egress' : 'ingress'
+    at = writeTunnel(view, at, sample.tunnel, way)
+    records++
+    if (sample.tunnel.id >= 0) {
+      at = writeWordRecord(view, at, EXTENDED_VNI[way], sample.tunnel.id)
+      records++
+    }
+  }
   view.setUint32(offset + 48, records)
   view.setUint32(offset + 4, at - offset - 8)
   return at
@@ -119,6 +153,31 @@ function writeWordRecord(view: DataView, at: number, format: number, value: numb
   view.setUint32(at + 4, 4)
   view.setUint32(at + 8, value)
   return at + WORD_RECORD_BYTES
+}
+
+/**
+ * sampled_ipv4 or sampled_ipv6 of the outer headers. Their length is not known (0), and the protocol only where there
+ * are ports: UDP (VXLAN, Geneve).
+ */
+function writeTunnel(view: DataView, start: number, tunnel: Tunnel, way: 'egress' | 'ingress'): number {
+  const { addressBytes, source, destination } = tunnel
+  const format = addressBytes === 4 ? EXTENDED_IPV4_TUNNEL[way] : EXTENDED_IPV6_TUNNEL[way]
+  view.setUint32(start, format)
+  view.setUint32(start + 4, TUNNEL_RECORD_BYTES + 2 * addressBytes - 8)
+  view.setUint32(start + 8, 0)
+  view.setUint32(start + 12, tunnel.destinationPort === 0 ? 0 : IPPROTO_UDP)
+  let at = start + 16
+  for (let i = 0; i < addressBytes; i++) {
+    view.setUint8(at + i, source[i]!)
+    view.setUint8(at + addressBytes + i, destination[i]!)
+  }
+  at += 2 * addressBytes
+  view.setUint32(at, tunnel.sourcePort)
+  view.setUint32(at + 4, tunnel.destinationPort)
+  // TCP flags: there is no TCP among the outer headers.
+  view.setUint32(at + 8, 0)
+  view.setUint32(at + 12, tunnel.tos)
+  return at + 16
 }
 
 /** Copies whole words, then clears the pad bytes of the last one: stale bytes never leave the machine. */

@@ -11,10 +11,12 @@ import { PsampleSource } from '../../../agent/sources/psample.ts'
 import { PsampleSamples } from '../../../agent/sources/psample-samples.ts'
 import {
   ifIndex,
+  ip,
   modprobe,
   neighbour,
   netdevsim,
   ping,
+  run,
   sampler,
   tc,
   unload,
@@ -38,11 +40,16 @@ async function listen(t: TestContext, receiveBytes?: number) {
   const samples = new PsampleSamples({
     ingressGroup: INGRESS,
     egressGroup: EGRESS,
+    tunnels: true,
     interfaces: { highestIfIndex: 1000, byLow16: () => undefined, isLayer3: () => false },
     ledger,
     sink: ({ headerWords, headerOffset, ...sample }) => {
       const header = Buffer.from(headerWords.buffer as ArrayBuffer, headerOffset, sample.headerLength)
-      seen.push({ ...sample, header: Buffer.from(header) })
+      seen.push({
+        ...sample,
+        tunnel: sample.tunnel && structuredClone(sample.tunnel),
+        header: Buffer.from(header),
+      })
     },
   })
   const source = new PsampleSource({
@@ -106,6 +113,51 @@ test('a switch: every value is what the simulated hardware reports', async t => 
     times,
     times.toSorted((a, b) => a - b),
   )
+  assertNothingLost()
+})
+
+test('packets of a tunnel tell of its outer headers, on their way in and out', async t => {
+  modprobe('veth', 'vxlan', 'act_sample', 'cls_matchall', 'sch_ingress', 'act_tunnel_key', 'act_mirred')
+  const { seen, assertNothingLost } = await listen(t)
+  neighbour(t, 'v0')
+  const there = '-n weir-V-v0'
+  ip(`${there} link add vx0 type vxlan id 42 remote 192.0.2.1 dstport 4789 udpcsum`)
+  ip('link add vx0 type vxlan external dstport 4789')
+  t.after(() => ip('link del vx0'))
+  for (const [place, address] of [
+    ['', '198.18.0.1'],
+    [there, '198.18.0.2'],
+  ]) {
+    ip(`${place} link set vx0 addrgenmode none up`.trim())
+    ip(`${place} address add ${address}/24 dev vx0`.trim())
+  }
+  // What this end sends gets its outer headers before it is sampled.
+  tc('qdisc add dev vx0 clsact')
+  const headers = 'action tunnel_key set src_ip 192.0.2.1 dst_ip 192.0.2.2 id 42 dst_port 4789'
+  tc(`filter add dev vx0 egress matchall ${headers} action sample rate 1 group ${EGRESS} trunc 128 continue`)
+  sampler('vx0', 'ingress', { rate: 1, group: INGRESS })
+  run('ip', 'netns', 'exec', 'weir-V-v0', 'ping', '-q', '-c', '3', '-i', '0.2', '198.18.0.1')
+  const device = ifIndex('vx0')
+  for (const isOutput of [false, true]) {
+    const ways = () => seen.filter(sample => sample.tunnel?.isOutput === isOutput)
+    await until('three samples', () => ways().length >= 3)
+    const { dataSource, tunnel } = ways().at(-1)!
+    const [near, far] = [address16(192, 0, 2, 1), address16(192, 0, 2, 2)]
+    assert.equal(dataSource, device)
+    assert.deepEqual(
+      { ...tunnel!, sourcePort: 0 },
+      {
+        isOutput,
+        addressBytes: 4,
+        source: isOutput ? near : far,
+        destination: isOutput ? far : near,
+        tos: 0,
+        sourcePort: 0,
+        destinationPort: 4789,
+        id: 42,
+      },
+    )
+  }
   assertNothingLost()
 })
 
@@ -308,4 +360,8 @@ test('without CAP_NET_ADMIN the refusal says what is needed, and the agent runs 
 
 function milliseconds({ timestampHigh, timestampLow }: Seen): number {
   return Number(((BigInt(timestampHigh >>> 0) << 32n) | BigInt(timestampLow >>> 0)) / 1_000_000n)
+}
+
+function address16(...bytes: number[]): Uint8Array {
+  return Uint8Array.from({ length: 16 }, (_, i) => bytes[i] ?? 0)
 }

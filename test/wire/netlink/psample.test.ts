@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
-import { emptyPsampleMessage, readPsample, readTunnelKey } from '../../../agent/wire/netlink/psample.ts'
+import { emptyTunnel } from '../../../agent/samples/packet-sample.ts'
+import { emptyPsampleMessage, readPsample, readTunnel } from '../../../agent/wire/netlink/psample.ts'
 import {
   type Attribute,
   frame,
@@ -193,7 +194,7 @@ describe('PSAMPLE messages', () => {
         const message = emptyPsampleMessage()
         if (readPsample(new DataView(bytes.buffer), 0, bytes.length, message)) {
           assert.ok(message.dataLength === 0 || message.dataOffset + message.dataLength <= bytes.length)
-          readTunnelKey(new DataView(bytes.buffer), message)
+          readTunnel(new DataView(bytes.buffer), message, emptyTunnel())
         }
       }),
       { numRuns: 2000 },
@@ -216,23 +217,23 @@ describe('the tunnel key', () => {
     ])
     const { ok, message, bytes } = read(sampleAttributes({ 8: tunnel }))
     assert.equal(ok, true, message.problem)
-    const key = readTunnelKey(new DataView(bytes.buffer), message)
+    const key = emptyTunnel()
+    assert.equal(readTunnel(new DataView(bytes.buffer), message, key), true)
+    const address = (...head: number[]) => Uint8Array.from({ length: 16 }, (_, i) => head[i] ?? 0)
     assert.deepEqual(key, {
-      id: 42n,
-      source: Uint8Array.of(192, 0, 2, 1),
-      destination: Uint8Array.of(192, 0, 2, 2),
+      isOutput: false,
+      addressBytes: 4,
+      source: address(192, 0, 2, 1),
+      destination: address(192, 0, 2, 2),
       tos: 16,
-      ttl: 64,
       sourcePort: 0,
       destinationPort: 4789,
-      dontFragment: true,
-      checksum: false,
-      oam: false,
+      id: 42,
     })
   })
 
   test('with an attribute too short is not guessed', () => {
     const { message, bytes } = read(sampleAttributes({ 8: nested([[0, u32(42)]]) }))
-    assert.equal(readTunnelKey(new DataView(bytes.buffer), message), undefined)
+    assert.equal(readTunnel(new DataView(bytes.buffer), message, emptyTunnel()), false)
   })
 })

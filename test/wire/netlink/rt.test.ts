@@ -121,6 +121,7 @@ describe('recorded links', () => {
         kind: 'veth',
         slaveKind: 'bridge',
         vlanId: undefined,
+        vlanFiltering: false,
         bond: undefined,
         bondPort: undefined,
         bridgePortState: 3,

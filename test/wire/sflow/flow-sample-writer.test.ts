@@ -1,8 +1,15 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { ABSENT, emptyPacketSample, INTERNAL_INTERFACE } from '../../../agent/samples/packet-sample.ts'
+import {
+  ABSENT,
+  emptyPacketSample,
+  INTERNAL_INTERFACE,
+  type Tunnel,
+} from '../../../agent/samples/packet-sample.ts'
+import { formatIp4, formatIp6 } from '../../../agent/wire/addresses.ts'
 import { type RecordValue, recordOf, sampleSize, writeSample } from '../../../agent/wire/sflow/block.ts'
+import { extendedSwitch } from '../../../agent/wire/sflow/flow/extended.ts'
 import {
   extendedEgressQueue,
   extendedQueue,
@@ -10,6 +17,14 @@ import {
   extendedTransit,
 } from '../../../agent/wire/sflow/flow/forwarding.ts'
 import { sampledHeader } from '../../../agent/wire/sflow/flow/header.ts'
+import {
+  extendedIpv4TunnelEgress,
+  extendedIpv4TunnelIngress,
+  extendedIpv6TunnelEgress,
+  extendedIpv6TunnelIngress,
+  extendedVniEgress,
+  extendedVniIngress,
+} from '../../../agent/wire/sflow/flow/tunnel.ts'
 import {
   flowSampleBytesWithoutHeader,
   writeFlowSample,
@@ -20,6 +35,17 @@ import { padded, Writer } from '../../../agent/wire/xdr.ts'
 const word = fc.integer({ min: 0, max: 0xffffffff })
 const wordOrAbsent = fc.oneof(word, fc.constant(ABSENT))
 const ifIndex = fc.oneof(fc.integer({ min: 0, max: 0x7fffffff }), fc.constant(INTERNAL_INTERFACE))
+
+const tunnels = fc.record({
+  isOutput: fc.boolean(),
+  addressBytes: fc.constantFrom<4 | 16>(4, 16),
+  source: fc.uint8Array({ minLength: 16, maxLength: 16 }),
+  destination: fc.uint8Array({ minLength: 16, maxLength: 16 }),
+  tos: fc.nat(255),
+  sourcePort: fc.nat(65535),
+  destinationPort: fc.nat(65535),
+  id: wordOrAbsent,
+})
 
 const cases = fc.record({
   sample: fc.record({
@@ -36,6 +62,11 @@ const cases = fc.record({
     transitDelayNs: wordOrAbsent,
     timestampHigh: fc.oneof(word, fc.constant(0)),
     timestampLow: word,
+    inputVlan: fc.constantFrom(ABSENT, 1, 4094),
+    inputPriority: fc.constantFrom(ABSENT, 0, 7),
+    outputVlan: fc.constantFrom(ABSENT, 1, 4094),
+    outputPriority: fc.constantFrom(ABSENT, 0, 7),
+    tunnel: fc.option(tunnels, { nil: undefined }),
   }),
   source: fc.record({ sequence: word, samplePool: word, drops: word }),
   header: fc.uint8Array({ maxLength: 256 }),
@@ -100,11 +131,55 @@ type Fields = Pick<
   | 'transitDelayNs'
   | 'timestampHigh'
   | 'timestampLow'
+  | 'inputVlan'
+  | 'inputPriority'
+  | 'outputVlan'
+  | 'outputPriority'
+  | 'tunnel'
 >
+
+function tunnelRecords(tunnel: Tunnel): RecordValue[] {
+  const { isOutput, addressBytes, tos, id } = tunnel
+  const bytes = (address: Uint8Array) => address.subarray(0, addressBytes)
+  const common = {
+    length: 0,
+    protocol: tunnel.destinationPort === 0 ? 0 : 17,
+    src_port: tunnel.sourcePort,
+    dst_port: tunnel.destinationPort,
+    tcp_flags: 0,
+  }
+  const records: RecordValue[] = []
+  if (addressBytes === 4) {
+    const addresses = {
+      src_ip: formatIp4(bytes(tunnel.source)),
+      dst_ip: formatIp4(bytes(tunnel.destination)),
+    }
+    const record = isOutput ? extendedIpv4TunnelEgress : extendedIpv4TunnelIngress
+    records.push(recordOf(record, { ...common, ...addresses, tos }))
+  } else {
+    const addresses = {
+      src_ip: formatIp6(bytes(tunnel.source)),
+      dst_ip: formatIp6(bytes(tunnel.destination)),
+    }
+    const record = isOutput ? extendedIpv6TunnelEgress : extendedIpv6TunnelIngress
+    records.push(recordOf(record, { ...common, ...addresses, priority: tos }))
+  }
+  if (id !== ABSENT) records.push(recordOf(isOutput ? extendedVniEgress : extendedVniIngress, { vni: id }))
+  return records
+}
 
 function recordsOf(sample: Fields, header: Uint8Array): RecordValue[] {
   const { headerProtocol: protocol, frameLength: frame_length, stripped } = sample
   const records: RecordValue[] = [recordOf(sampledHeader, { protocol, frame_length, stripped, header })]
+  if (sample.inputVlan !== ABSENT || sample.outputVlan !== ABSENT) {
+    const values = {
+      src_vlan: sample.inputVlan >>> 0,
+      src_priority: sample.inputPriority >>> 0,
+      dst_vlan: sample.outputVlan >>> 0,
+      dst_priority: sample.outputPriority >>> 0,
+    }
+    records.push(recordOf(extendedSwitch, values))
+  }
   if (sample.egressQueue !== ABSENT) {
     records.push(recordOf(extendedEgressQueue, { queue: sample.egressQueue }))
     if (sample.queueDepthBytes !== ABSENT) {
@@ -118,5 +193,6 @@ function recordsOf(sample: Fields, header: Uint8Array): RecordValue[] {
     const nanoseconds = (BigInt(sample.timestampHigh) << 32n) | BigInt(sample.timestampLow)
     records.push(recordOf(extendedTimestamp, { nanoseconds }))
   }
+  if (sample.tunnel !== undefined) records.push(...tunnelRecords(sample.tunnel))
   return records
 }
