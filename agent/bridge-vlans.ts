@@ -106,7 +106,11 @@ export class BridgeVlans implements VlanPorts {
     } catch (error) {
       if (this.#socket === undefined) return
       if (!(error instanceof NetlinkError || error instanceof NetlinkFormatError)) throw error
-      this.#log.warn(`${error.message}: the VLANs of packets without a tag are not known`)
+      // A kernel without VLANs in bridges, or one before 5.6: then no port has one that could be known.
+      const isMissing = error instanceof NetlinkError && error.code === 'EOPNOTSUPP'
+      this.#log[isMissing ? 'debug' : 'warn'](
+        `${error.message}: the VLANs of packets without a tag are not known`,
+      )
     }
   }
 }

@@ -35,7 +35,7 @@ test('every line of the default file may be uncommented', () => {
     ['the collectors that DNS names take the place of those of the file'],
   )
   assert.equal(config?.sampling.bySpeed.get('10G'), 10_000)
-  assert.deepEqual(config.psample, { group: 1, ingress: true, egress: false })
+  assert.deepEqual(config.psample, { group: 1, ingress: true, egress: false, tunnel: false })
   assert.equal(config.tc?.switchport.source, '^swp[0-9s]+$')
 })
 

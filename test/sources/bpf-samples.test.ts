@@ -104,6 +104,12 @@ describe('a sample', () => {
       egressQueue: -1,
       queueDepthBytes: -1,
       transitDelayNs: -1,
+      tagKept: true,
+      inputVlan: -1,
+      inputPriority: -1,
+      outputVlan: -1,
+      outputPriority: -1,
+      tunnel: undefined,
       lostBefore: 0,
     })
     const time = (BigInt(timestampHigh) << 32n) | BigInt(timestampLow)
