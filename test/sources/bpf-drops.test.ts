@@ -1,0 +1,170 @@
+/** Dropped packets by BPF in a network namespace, as a collector receives them. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  brief,
+  dropLab,
+  dropsOf,
+  endDrops,
+  flood,
+  prepareDrops,
+  provoke,
+  sendRefused,
+  withHeader,
+} from '../support/drop-lab.ts'
+import { sendFlow, until } from '../support/lab.ts'
+
+const LISTENING = /^listening for dropped packets of this network namespace by BPF/
+const isRoot = process.getuid!() === 0
+
+test('drops of a namespace arrive with reason, interfaces and header', {
+  skip: isRoot ? false : 'needs root',
+}, async t => {
+  const lab = dropLab(t, 'own')
+  const collector = lab.listen()
+  const agent = await lab.start('limit = 10000 hw = off')
+  await agent.line(LISTENING)
+  await provoke(t, lab, prepareDrops(t, lab), [{ source: 'eBPF', agent, collector }])
+
+  await t.test('packets that were made here have no link header', async () => {
+    const before = dropsOf(collector).length
+    sendRefused(lab, 3)
+    const made = () =>
+      dropsOf(collector)
+        .slice(before)
+        .filter(({ reason }) => reason === 258)
+    await until('drops', () => made().length === 3)
+    for (const drop of made()) {
+      const told = JSON.stringify(brief(drop))
+      assert.deepEqual([drop.inputifindex, drop.outputifindex], [0, lab.ifIndex.vd], told)
+      assert.equal(drop.header.protocol, 11, told)
+      assert.deepEqual([drop.header.frame_length, drop.header.stripped], [78, 0], told)
+      assert.equal(drop.header.header.length, 78)
+      assert.deepEqual([...drop.header.header.subarray(12, 20)], [192, 0, 2, 1, 192, 0, 2, 2])
+    }
+  })
+
+  await t.test('nothing of another namespace', async () => {
+    // The peer has no socket there, either; what comes later shows that there was time.
+    const before = dropsOf(collector).length
+    const foreign = { from: { address: '192.0.2.1', port: 4002 }, to: { address: '192.0.2.2', port: 4003 } }
+    sendFlow(lab.host!, { ...foreign, payloadBytes: 10, packets: 1 })
+    lab.send(lab.frame({ port: 9 }), 1)
+    await until('another drop', () => dropsOf(collector).length > before)
+    assert.deepEqual(
+      dropsOf(collector)
+        .slice(before)
+        .map(({ inputifindex, reason }) => [inputifindex, reason]),
+      [[lab.ifIndex.vd, 3]],
+    )
+  })
+
+  const { status, lost } = await endDrops(agent, collector)
+  assert.deepEqual([status.source, status.monitor], ['eBPF', 'stopped'])
+  const counts = status.by.map(({ ifIndex, code, offered }) => `${ifIndex} ${code} ${offered}`)
+  assert.ok(counts.includes(`${lab.ifIndex.vd} 3 21`), counts.join(', '))
+  t.diagnostic(JSON.stringify({ status, lost }))
+})
+
+test('a flood is held back in the kernel, hides nothing, and is counted exactly', {
+  skip: isRoot ? false : 'needs root',
+}, async t => {
+  const LIMIT = 50
+  const FLOOD = 40_000
+  const lab = dropLab(t, 'own')
+  const collector = lab.listen()
+  const startedMs = performance.now()
+  const agent = await lab.start(`limit = ${LIMIT} hw = off`)
+  await agent.line(LISTENING)
+  const { rare } = flood(lab, FLOOD)
+  await until('the rare drops', () => withHeader(dropsOf(collector), rare).length >= 1)
+  const { status, lost } = await endDrops(agent, collector)
+  const seconds = Math.ceil((performance.now() - startedMs) / 1000) + 1
+  const of = (reason: string) =>
+    status.by.find(row => row.reason === reason && row.ifIndex === lab.ifIndex.vd)
+  assert.equal(of('NO_SOCKET')!.offered, FLOOD)
+  assert.equal(of('IP_CSUM')!.offered, 4)
+  assert.ok(dropsOf(collector).length <= LIMIT * seconds, `${dropsOf(collector).length} in ${seconds} s`)
+  assert.equal(lost['bpf-drops/ring-full'] ?? 0, 0)
+  const suppressed = status.by.reduce((sum, row) => sum + row.suppressed, 0)
+  assert.equal(lost['notifier/suppressed'], suppressed)
+  assert.equal(
+    suppressed + status.exported,
+    status.offered - Object.values(status.leftOut).reduce((a, b) => a + b),
+  )
+  // Held back before the last sample was sent, or after it.
+  assert.ok(dropsOf(collector).at(-1)!.drops <= suppressed)
+})
+
+test('what is hidden, and what the host refuses, is left out in the kernel and counted', {
+  skip: isRoot ? false : 'needs root',
+}, async t => {
+  const lab = dropLab(t, 'own')
+  const collector = lab.listen()
+  const agent = await lab.start('limit = 1000 hw = off host = off hide = ^(IP_CSUM|ip_rcv_finish)')
+  await agent.line(LISTENING)
+  lab.run('sysctl', '-qw', 'net.ipv4.ip_forward=1')
+  lab.send(lab.frame({ port: 9 }), 30)
+  lab.send(lab.frame({ wrongIpChecksum: true }), 40)
+  lab.send(lab.frame({ wrongUdpChecksum: true, port: 79 }), 50)
+  await until('drops', () => dropsOf(collector).length >= 50)
+  const { status } = await endDrops(agent, collector)
+  assert.deepEqual(
+    status.by.map(({ code, offered }) => [code, offered]),
+    [[316, 50]],
+  )
+  const { host, hidden } = status.leftOut
+  assert.deepEqual({ host, hidden }, { host: 30, hidden: 40 })
+})
+
+test('a changed configuration, and a source that is forced', {
+  skip: isRoot ? false : 'needs root',
+}, async t => {
+  const lab = dropLab(t, 'own')
+  const collector = lab.listen()
+  const agent = await lab.start('hw = off')
+  await agent.line(LISTENING)
+  const arrived = () => dropsOf(collector).map(({ linux }) => linux!)
+  lab.send(lab.frame({ port: 9 }), 1)
+  await until('a drop', () => arrived().length === 1)
+
+  let before = agent.log.length
+  agent.change('dropmon { source = ebpf hw = off hide = NO_SOCKET }')
+  await agent.line(LISTENING, before)
+  lab.send(lab.frame({ port: 9 }), 1)
+  lab.send(lab.frame({ wrongIpChecksum: true }), 1)
+  await until('another drop', () => arrived().length === 2)
+  assert.deepEqual(arrived(), ['NO_SOCKET', 'IP_CSUM'])
+
+  // There is no drop monitor in a namespace, and where there is none at all it is waited for.
+  before = agent.log.length
+  agent.change('dropmon { source = drop_monitor }')
+  await agent.line(/the kernel has no drop monitor here/, before)
+  assert.equal(arrived().length, 2)
+
+  before = agent.log.length
+  agent.change('dropmon { hw = off }')
+  await agent.line(LISTENING, before)
+  lab.send(lab.frame({ port: 9 }), 1)
+  await until('a third drop', () => arrived().length === 3)
+  await endDrops(agent, collector)
+})
+
+test('without the capabilities the drop monitor is taken, or nothing when BPF is asked for', {
+  skip: isRoot ? false : 'needs root',
+}, async t => {
+  const lab = dropLab(t, 'own')
+  const under = [
+    'setpriv',
+    '--bounding-set',
+    '-bpf,-sys_admin,-perfmon',
+    '--inh-caps',
+    '-bpf,-sys_admin,-perfmon',
+  ]
+  const agent = await lab.start('hw = off', { under })
+  await agent.line(/^dropped packets are taken from the drop monitor, not from BPF: .*EPERM.*needs CAP_BPF/)
+  const before = agent.log.length
+  agent.change('dropmon { source = ebpf }')
+  await agent.line(/^dropped packets are not reported: .*EPERM.*needs CAP_BPF/, before)
+  assert.equal((await agent.stop()).exit, 0)
+})
