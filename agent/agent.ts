@@ -334,7 +334,7 @@ export class Agent {
       return
     }
     const intervalMs = this.#config.polling.seconds * 1000
-    const now = () => this.#interfaces.byIndex.get(index)
+    const now = () => this.#virtual.named(this.#interfaces.byIndex.get(index))
     const readers = interfaceReaders(index, now, this.#statistics)
     this.#poller.add({ type: INTERFACE, index, intervalMs, readers })
   }

@@ -13,6 +13,7 @@ import { virtNodeReader } from './counters/virt-node.ts'
 import type { Poller } from './datasource/poller.ts'
 import type { Ledger } from './health/ledger.ts'
 import type { Logger } from './health/log.ts'
+import type { Interface } from './interfaces.ts'
 import { Cgroups } from './kernel/cgroup.ts'
 import { type KernelUnits, readKernelUnits, readTextFile } from './kernel/files.ts'
 import { CONTAINERD_SOCKET, ContainerdRuntime } from './virtual/containerd.ts'
@@ -130,9 +131,10 @@ export class VirtualSources {
     ]
   }
 
-  /** The name of the pod at the other end of an interface, if there is one and pods are to name interfaces. */
-  portName(ifIndex: number): string | undefined {
-    return this.#podNames.get(ifIndex)
+  /** An interface by the name of the pod at its other end, if there is one and pods are to name interfaces. */
+  named(port: Interface | undefined): Interface | undefined {
+    const name = port === undefined ? undefined : this.#podNames.get(port.ifIndex)
+    return name === undefined ? port : { ...port!, name }
   }
 
   /** Undefined when nothing is looked for. */

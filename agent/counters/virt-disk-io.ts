@@ -61,7 +61,15 @@ async function transfersOf(files: GroupFiles, folder: GroupFolder): Promise<Tran
     const stat = await files.file(folder, 'io.stat')
     return stat && parseIoStat(stat)
   }
-  // Those with the groups inside count what the groups inside do, and are not there before Linux 4.2.
+  const own = await blkioOf(files, folder)
+  if (own === undefined || own.size > 0) return own
+  // Linux 6.10 and later count for a device only once it has a limit: then nothing is known of any group.
+  const all = await blkioOf(files, { ...folder, path: folder.mountPoint })
+  return all === undefined || all.size > 0 ? own : undefined
+}
+
+/** Of version 1. The files with what the groups inside do are not there before Linux 4.2. */
+async function blkioOf(files: GroupFiles, folder: GroupFolder): Promise<Transfers | undefined> {
   for (const suffix of ['_recursive', '']) {
     const [bytes, operations] = await Promise.all([
       files.file(folder, `blkio.throttle.io_service_bytes${suffix}`),

@@ -27,6 +27,9 @@ const SETTLE_MS = 250
 /** Events make no more searches than one in this time. */
 const LEAST_BETWEEN_MS = 1000
 
+/** A runtime that did not answer is asked again soon: it may just start. */
+const RETRY_MS = 10_000
+
 export interface SearchStatus {
   readonly runtime: string
   readonly things: string
@@ -118,7 +121,9 @@ export class Search {
     }
     registry.forget(runtime.name, forgetMs)
     onDone()
-    this.#searchBy(this.#startedMs + refreshMs)
+    this.#searchBy(
+      this.#startedMs + (this.#problem === undefined ? refreshMs : Math.min(refreshMs, RETRY_MS)),
+    )
     if (this.#isAgain) this.#changed()
   }
 

@@ -295,6 +295,20 @@ class Decoder {
   }
 }
 
+/** How values of fixed size are written; each takes as many bytes as it is aligned to. */
+const NUMBERS: Readonly<Record<string, (view: DataView, at: number, value: DbusValue) => void>> = {
+  y: (view, at, value) => view.setUint8(at, value as number),
+  n: (view, at, value) => view.setUint16(at, value as number, true),
+  q: (view, at, value) => view.setUint16(at, value as number, true),
+  b: (view, at, value) => view.setUint32(at, value === true ? 1 : 0, true),
+  i: (view, at, value) => view.setUint32(at, value as number, true),
+  u: (view, at, value) => view.setUint32(at, value as number, true),
+  h: (view, at, value) => view.setUint32(at, value as number, true),
+  x: (view, at, value) => view.setBigUint64(at, BigInt.asUintN(64, value as bigint), true),
+  t: (view, at, value) => view.setBigUint64(at, value as bigint, true),
+  d: (view, at, value) => view.setFloat64(at, value as number, true),
+}
+
 class Encoder {
   length = 0
   #bytes = new Uint8Array(256)
@@ -312,35 +326,20 @@ class Encoder {
   value(type: string, value: DbusValue): void {
     const letter = type[0]!
     this.align(ALIGNMENT[letter]!)
+    const number = NUMBERS[letter]
+    if (number !== undefined) {
+      const at = this.#room(ALIGNMENT[letter]!)
+      number(this.#view, at, value)
+      return
+    }
     switch (letter) {
-      case 'y':
-        this.#view.setUint8(this.#room(1), value as number)
-        return
-      case 'n':
-      case 'q':
-        this.#view.setUint16(this.#room(2), value as number, true)
-        return
-      case 'b':
-        this.#view.setUint32(this.#room(4), value === true ? 1 : 0, true)
-        return
-      case 'i':
-      case 'u':
-      case 'h':
-        this.#view.setUint32(this.#room(4), value as number, true)
-        return
-      case 'x':
-      case 't':
-        this.#view.setBigUint64(this.#room(8), BigInt.asUintN(64, value as bigint), true)
-        return
-      case 'd':
-        this.#view.setFloat64(this.#room(8), value as number, true)
-        return
       case 's':
       case 'o':
       case 'g': {
         const text = Buffer.from(value as string)
         this.value(letter === 'g' ? 'y' : 'u', text.length)
-        this.#bytes.set(text, this.#room(text.length + 1))
+        const at = this.#room(text.length + 1)
+        this.#bytes.set(text, at)
         return
       }
       case 'v': {
