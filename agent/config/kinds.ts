@@ -139,11 +139,23 @@ export function host(): Kind<string> {
         if (url === null) return {}
         return { value: url.hostname, remark: `read as ${url.hostname}`, suggestion: url.hostname }
       }
-      return /^[\p{L}\p{N}_]([\p{L}\p{N}_.-]*[\p{L}\p{N}_.])?$/u.test(text) && !text.includes('..')
-        ? { value: text }
-        : {}
+      return isHostName(text) ? { value: text } : hostInside(text)
     },
   }
+}
+
+function isHostName(text: string): boolean {
+  return /^[\p{L}\p{N}_]([\p{L}\p{N}_.-]*[\p{L}\p{N}_.])?$/u.test(text) && !text.includes('..')
+}
+
+/** The address or name in what other programs would take for one: with brackets, a port or a scheme. */
+function hostInside(text: string): Reading<string> {
+  const [, bracketed, bare, port] = /^(?:\w+:\/\/)?(?:\[([^\]]+)\]|([^:[\]]+))(?::(\d+))?$/.exec(text) ?? []
+  const inside = bracketed ?? bare ?? ''
+  if (bracketed === undefined ? isIP(inside) !== 4 && !isHostName(inside) : isIP(inside) !== 6) return {}
+  return port === undefined
+    ? { suggestion: inside }
+    : { suggestion: `${inside} udpport = ${port}`, error: 'a port is a setting of its own' }
 }
 
 /** A numeric address. A name is accepted, as hsflowd does, but gives no value. */
@@ -179,6 +191,8 @@ export function cidr(): Kind<CidrRule | undefined> {
       }
       const width = ip.length * 8
       const bits = after === undefined ? width : prefixLength(after, ip)
+      if (bits === undefined && after?.includes('.'))
+        return { error: 'a mask has all its ones in front, as 255.255.0.0' }
       if (bits === undefined || bits > width) return { error: `a prefix has 0 to ${width} bits` }
       return { value: { address: formatAddress(masked(ip, bits)), bits, exclude } }
     },

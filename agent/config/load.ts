@@ -305,13 +305,12 @@ function toVirtual(values: Values): VirtualConfig {
 
 function toCollectors(blocks: Values['collector']): CollectorConfig[] {
   const taken = new Set(blocks.map(({ name }) => name))
+  const alike = new Map<string, number>()
   return blocks.map(block => {
     const { ip, udpport, dev, vrf, namespace, send, separate } = block
     // checkRules has refused a collector without ip.
     const way = { host: ip!, port: udpport, device: dev ?? vrf, namespace, source: block.source }
-    let name = block.name ?? wayName(way)
-    for (let n = 2; block.name === undefined && taken.has(name); n++) name = `${wayName(way)} #${n}`
-    taken.add(name)
+    const name = block.name ?? freeName(wayName(way), taken, alike)
     return {
       ...way,
       name,
@@ -321,6 +320,17 @@ function toCollectors(blocks: Values['collector']): CollectorConfig[] {
       dropCodes: block['drop-codes'],
     }
   })
+}
+
+/** The name itself, else with the next number behind it. */
+function freeName(name: string, taken: Set<string | undefined>, alike: Map<string, number>): string {
+  let free = name
+  for (let n = alike.get(name) ?? 1; taken.has(free); ) {
+    free = `${name} #${++n}`
+    alike.set(name, n)
+  }
+  taken.add(free)
+  return free
 }
 
 /** What a collector without a name of its own is called: `192.0.2.1:6343 via mgmt`. */

@@ -13,7 +13,7 @@ import {
   settings,
   type Values,
 } from './settings.ts'
-import { type Token, tokenize } from './syntax.ts'
+import { MOST_ERRORS, type Token, tokenize } from './syntax.ts'
 
 export interface Parsed {
   readonly values: Values
@@ -42,11 +42,15 @@ interface Scope {
   readonly inactive: boolean
 }
 
-/** Reads a whole file. Never throws; what cannot be taken is in `problems`. */
+/** What decoding puts in the place of bytes that are not UTF-8. */
+const REPLACEMENT = '\ufffd'
+
+/** Reads a whole file. Never throws; what cannot be taken is in `problems`, up to MOST_ERRORS errors. */
 export function parse(text: string): Parsed {
   const { tokens, problems } = tokenize(text)
   const places = new Map<string, Place>()
   let at = 0
+  let errors = problems.length
   // How many braces are still to be found missing, if blocks end where the names in them say.
   let unclosed = 0
   for (const { kind } of tokens) unclosed += kind === '{' ? 1 : kind === '}' ? -1 : 0
@@ -70,6 +74,10 @@ export function parse(text: string): Parsed {
       'this is not a text file',
     )
   } else {
+    const stray = tokens.find(token => token.text.includes(REPLACEMENT))
+    if (stray !== undefined) {
+      problem('warning', stray, 'this is not UTF-8: what does not belong there has been replaced')
+    }
     readFile()
   }
   return { values: valuesOf(root) as Values, problems: firstOfEachPlace(problems.sort(byPlace)), places }
@@ -80,8 +88,21 @@ export function parse(text: string): Parsed {
     message: string,
     more: Partial<Problem> = {},
   ): void {
+    if (errors > MOST_ERRORS) return
     const { line, column, length } = place
     problems.push({ severity, line, column, length, message, ...more })
+    if (severity === 'warning' || ++errors < MOST_ERRORS) return
+    const next = tokens[at] ?? place
+    errors++
+    problems.push({
+      severity,
+      line: next.line,
+      column: next.column,
+      length: next.length,
+      message: `the ${MOST_ERRORS}th error: what follows is not read`,
+    })
+    // Whoever reads finds the end.
+    tokens.length = Math.min(tokens.length, at)
   }
 
   function readFile(): void {

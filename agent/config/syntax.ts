@@ -18,7 +18,10 @@ const SEPARATOR = /[ \t=;\r\n\uFEFF]/
 /** What ends a word that is not quoted. */
 const WORD_END = /[ \t=;\r\n\uFEFF{}#]/g
 
-/** The tokens of a text, and what is wrong on the level of characters. */
+/** A file with so many errors is not a configuration: what follows is not read. */
+export const MOST_ERRORS = 200
+
+/** The tokens of a text, and what is wrong on the level of characters: up to MOST_ERRORS, where reading ends. */
 export function tokenize(text: string): { tokens: Token[]; problems: Problem[] } {
   const tokens: Token[] = []
   const problems: Problem[] = []
@@ -26,7 +29,7 @@ export function tokenize(text: string): { tokens: Token[]; problems: Problem[] }
   let line = 1
   let lineStart = 0
 
-  while (at < text.length) {
+  while (at < text.length && problems.length < MOST_ERRORS) {
     const char = text[at]!
     if (LINE_END.test(char)) {
       at += char === '\r' && text[at + 1] === '\n' ? 2 : 1

@@ -76,7 +76,7 @@ const tables: Record<string, [kind: kind.Kind<unknown>, rows: Record<string, str
       '010.0.0.1': '"8.0.0.1"! (8.0.0.1)',
       '999.1.1.1': 'refused',
       '1.2.3.4.5': 'refused',
-      '1.2.3.4:6343': 'refused',
+      '1.2.3.4:6343': 'refused (1.2.3.4 udpport = 6343)',
       '2001:db8::g': 'refused',
       'a..b': 'refused',
       '-a': 'refused',
