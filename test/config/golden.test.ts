@@ -26,6 +26,8 @@ function outcome(text: string, file: string, isWhole: boolean): string {
 }
 
 const DEFAULTS = 'test/conf/defaults/in.conf'
+/** What is there whatever the file says. */
+const bare = loadConfig('sFlow { collector { ip = 192.0.2.1 } }', '').config!
 const defaults = valuesByName(loadConfig(readFileSync(join(root, DEFAULTS), 'utf8'), '').config!)
 
 /** The values of a configuration that are no defaults, one a line: `sampling.bySpeed.10G = 1000`. */
@@ -38,7 +40,7 @@ function describe(config: Config, isWhole: boolean): string {
     return typeof value === 'object' && value !== null && !(value instanceof Map) ? [name] : []
   })
   const silent = blocks.filter(block => !shown.some(([name]) => name.startsWith(block)))
-  const optional = silent.filter(name => !['sampling', 'polling', 'agent', 'external'].includes(name))
+  const optional = silent.filter(name => bare[name as keyof Config] === undefined)
   return [
     ...shown.map(([name, value]) => `${name} = ${value}`),
     ...optional.map(name => `${name}: defaults`),
