@@ -97,7 +97,8 @@ export class GrpcClient {
         if (bytes > this.#maxBytes) fail(new Error(`${name}: an answer of more than ${this.#maxBytes} bytes`))
         else chunks.push(chunk)
       })
-      stream.on('error', fail)
+      // A stream that is cancelled with its connection tells why that ended.
+      stream.on('error', error => fail(error.cause instanceof Error ? error.cause : error))
       stream.on('close', () => {
         settle()
         if (status === undefined) reject(new Error(`${name}: the answer was cut off`))
