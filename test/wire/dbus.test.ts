@@ -64,19 +64,9 @@ describe('D-Bus messages', () => {
   })
 
   test('big endian', () => {
-    const message = Buffer.from(
-      '4201000100000004000000010000000b' + '08016700027561000000000000000000',
-      'hex',
-    )
-    // Header fields: signature "ua"? Not complete: a type has to follow the array.
-    assert.throws(() => readDbusMessage(message.subarray(0, 32)), DbusFormatError)
-    const good = Buffer.from(
-      '4204000100000004000000010000000b' + '0801670001750000' + '0000000000000000',
-      'hex',
-    )
-    good.writeUInt32BE(8, 12)
-    good.writeUInt32BE(0xdeadbeef, 24)
-    assert.deepEqual(readDbusMessage(good.subarray(0, 28)).body, [0xdeadbeef])
+    // One header field of seven bytes, the signature u, and the body.
+    const message = Buffer.from('42020001000000040000000100000007' + '0801670001750000' + 'deadbeef', 'hex')
+    assert.deepEqual(readDbusMessage(message).body, [0xdeadbeef])
   })
 
   test('values of every type come back', () => {
