@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import { AgentAddress } from './agent-address.ts'
 import { VlanAnnotator } from './annotations/vlans.ts'
+import { ApplicationSources } from './application-sources.ts'
 import type { RunningSettings } from './auto-file.ts'
 import { BridgeVlans } from './bridge-vlans.ts'
 import type { Config } from './config/config.ts'
@@ -59,6 +60,7 @@ export class Agent {
   readonly #kernelSamplers: KernelSamplers
   readonly #pcapSamplers: PcapSamplers
   readonly #drops: DropReports
+  readonly #applications: ApplicationSources
   readonly #virtual: VirtualSources
   #statistics: InterfaceStatistics | undefined
   #budget: Budget | undefined
@@ -102,6 +104,7 @@ export class Agent {
       sink: this.#counters.write,
       onFailure: failure => this.#readerFailed(failure),
     })
+    this.#applications = new ApplicationSources({ datagrams: this.#datagrams, ledger, log })
     this.#drops = new DropReports({ datagrams: this.#datagrams, interfaces: this.#interfaces, ledger, log })
     const samplers = {
       log,
@@ -221,6 +224,7 @@ export class Agent {
     // Which of the drops that it has followed are reported depends on what else reports them.
     await this.#attempt('pcap', () => this.#pcapSamplers.stop())
     await this.#attempt('dropmon', () => this.#drops.stop())
+    this.#applications.stop()
     this.#kernelSamplers.stopPsample()
     this.#datagrams.flush()
     this.logStatus()
@@ -282,6 +286,7 @@ export class Agent {
         flowSamples: this.#sampler.exported,
         countersSamples: this.#counters.samples,
         drops: this.#drops.status(),
+        applications: this.#applications.status(),
         virtual: this.#virtual.status(),
         datagrams: this.#exporter.closed,
         collectors: this.#exporter.status(),
@@ -374,6 +379,7 @@ export class Agent {
     await this.#attempt('tc', () => this.#kernelSamplers.startTc(config))
     if (config.pcap.length > 0) await this.#attempt('pcap', () => this.#pcapSamplers.start(config))
     await this.#attempt('dropmon', () => this.#drops.change(config.dropmon, config.headerBytes))
+    await this.#attempt('json', () => this.#applications.change(config))
     await this.#placeSamplers()
   }
 
@@ -421,6 +427,7 @@ export class Agent {
     if (this.#budget !== undefined) this.#keepBudget(this.#budget)
     this.#pcapSamplers.poll()
     this.#drops.poll()
+    this.#applications.poll()
     void this.#attempt('tc', () => this.#kernelSamplers.poll())
     const problem = this.#counters.takeProblem()
     if (problem !== undefined) this.#limited.line('counters', held => this.#log.warn({ held }, problem))

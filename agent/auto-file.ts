@@ -47,6 +47,7 @@ export function settingsLines({ config, address, device, collectorAddresses }: R
     ...collectors.sort(),
     ...(agent.address === undefined ? line('agentIP', address) : []),
     ...(agent.device === undefined ? line('agent', device) : []),
+    ...line('jsonPort', config.json?.port),
     'ds_index=1',
   ]
 }

@@ -35,6 +35,8 @@ export interface Config {
   /** Present when collectors and settings are to be looked up in DNS. */
   readonly discovery: DiscoveryConfig | undefined
   /** Present when the block is. */
+  readonly json: JsonConfig | undefined
+  /** Present when the block is. */
   readonly psample: PsampleConfig | undefined
   readonly tc: TcConfig | undefined
   /** In the order of declaration; the last one that matches an interface wins. pcap and epcap blocks alike. */
@@ -114,6 +116,13 @@ export interface CollectorConfig {
 }
 
 export type SampleClass = 'flows' | 'counters' | 'drops'
+
+export interface JsonConfig {
+  /** UDP port on the loopback addresses; undefined or 0 for none. */
+  readonly port: number | undefined
+  /** Named pipe. */
+  readonly fifo: string | undefined
+}
 
 export interface PsampleConfig {
   /** PSAMPLE group of ingress samples; egress samples come on `group + 1`. */

@@ -233,6 +233,10 @@ function toConfig({ values, places }: Parsed, file: string): Config {
       values['dns-sd'] === undefined && values.DNSSD !== true
         ? undefined
         : { domain: values['dns-sd']?.domain ?? values.DNSSD_domain },
+    json: values.json && {
+      port: values.json.udpport ?? values.jsonPort,
+      fifo: values.json.fifo ?? values.jsonFIFO,
+    },
     psample,
     tc: dent && {
       switchport: dent.switchport,

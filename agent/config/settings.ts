@@ -157,7 +157,6 @@ const port = kind.int(0, 65535)
 const rate = kind.int(0, 10_000_000)
 const seconds = kind.int(0, 300)
 
-const NO_APPLICATIONS = 'applications are not sampled yet'
 const NO_PODS = 'interfaces of pods are sampled as all others are'
 const NO_MARKS = 'packet samples do not tell of containers and services yet'
 const KERNEL_EVENTS = 'interfaces are followed by kernel events, at once'
@@ -208,9 +207,12 @@ export const settings = {
     '1000000',
     'Sampling rate of all other interfaces of known speed: 1 in (speed / this); 0 takes `sampling` for them all.',
   ),
-  'sampling.app.': family(rate, 'application', 'sampling.app.web = 100', 'Sampling rate of an application.', {
-    inactive: NO_APPLICATIONS,
-  }),
+  'sampling.app.': family(
+    rate,
+    'application',
+    'sampling.app.web = 100',
+    'Sampling rate of the operations of an application (`json { }`) and of those whose name begins with this one and a dot.',
+  ),
   polling: setting(
     seconds,
     '30',
@@ -229,10 +231,7 @@ export const settings = {
     seconds,
     'application',
     'polling.app.web = 20',
-    'Polling interval of an application, seconds.',
-    {
-      inactive: NO_APPLICATIONS,
-    },
+    'Seconds between the counters made for an application that keeps none by itself.',
   ),
   agentIP: optional(
     kind.address(),
@@ -510,8 +509,7 @@ export const settings = {
       }),
       fifo: optional(path, '/run/sflow.fifo', 'Named pipe to read.', { also: ['jsonFIFO'] }),
     },
-    'Takes samples and counters of applications as JSON.',
-    { inactive: NO_APPLICATIONS },
+    'Takes operations, counters and metrics that applications of this host tell as JSON.',
   ),
   nlroute: block(
     {

@@ -213,6 +213,8 @@ const CLASS_OF_FORMAT: Readonly<Record<number, SampleClass>> = {
 }
 const FLOW_SAMPLE_EXPANDED = 3
 const DISCARDED_PACKET = 5
+/** Beyond are the structures of other enterprises, which not every collector steps over. */
+const LAST_OF_ENTERPRISE_0 = 0xfff
 
 class VariantStream extends Stream implements SampleFollower {
   readonly #tooLong: Loss
@@ -236,7 +238,7 @@ class VariantStream extends Stream implements SampleFollower {
     if (sampleClass !== undefined && !send.includes(sampleClass)) return
     if (separate && sampleClass !== this.#lastClass) datagrams.flush()
     this.#lastClass = sampleClass
-    const at = datagrams.copy(words, start, end, format === DISCARDED_PACKET)
+    const at = datagrams.copy(words, start, end, format === DISCARDED_PACKET || format > LAST_OF_ENTERPRISE_0)
     if (at < 0) {
       this.#tooLong.count++
       return
