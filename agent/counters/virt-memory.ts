@@ -14,12 +14,10 @@ export function virtMemoryReader(files: GroupFiles): CounterReader<typeof virtMe
     record: virtMemory,
     async read() {
       const sum = await files.sum('memory', async folder => {
-        const [name, limit] =
-          folder.version === 2
-            ? (['memory.current', limitOfTree(files, folder)] as const)
-            : (['memory.usage_in_bytes', hierarchicalLimit(files, folder)] as const)
-        const used = await files.file(folder, name)
-        return used && { used: parseCounter(used, 1, name, used.text.trim()), limit: await limit }
+        const name = folder.version === 2 ? 'memory.current' : 'memory.usage_in_bytes'
+        const limitOf = folder.version === 2 ? limitOfTree : hierarchicalLimit
+        const [used, limit] = await Promise.all([files.file(folder, name), limitOf(files, folder)])
+        return used && { used: parseCounter(used, 1, name, used.text.trim()), limit }
       })
       const total = parseMeminfo(await readTextFile(files.root, 'proc/meminfo')).get('MemTotal') ?? 0n
       const memory = sum?.used ?? (await files.processes())?.residentBytes
