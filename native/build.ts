@@ -5,6 +5,7 @@
  *
  *     native/socket/*.c  →  build/native/socket.node
  *     native/memory/*.c  →  build/native/memory.node
+ *     native/process/*.c →  build/native/process.node
  *     native/bpf/*.c     →  build/native/bpf.node, with libbpf inside
  *     bpf/<name>.bpf.c   →  build/bpf/<name>.bpf.o
  */
@@ -51,6 +52,7 @@ export function buildAddon(
   target: string,
   compile: readonly string[] = [],
   link: readonly string[] = [],
+  compiler: string = process.env.CC ?? 'cc',
 ): boolean {
   const folder = join(ROOT, 'native', name)
   const files = readdirSync(folder).map(file => join(folder, file))
@@ -61,18 +63,26 @@ export function buildAddon(
   }
   const sources = files.filter(file => file.endsWith('.c'))
   const options = [...FLAGS, ...compile, `-I${HEADERS}`, ...sources]
-  run(process.env.CC ?? 'cc', options, target, [...link, '-lpthread'], 'install gcc, or set CC')
+  run(compiler, options, target, [...link, '-lpthread'], 'install gcc, or set CC')
   return true
 }
 
-/** Compiles `bpf/<name>.bpf.c` into `target`; says true when it has built something. */
-export function buildProgram(name: string, target: string, libbpf: string): boolean {
+/**
+ * Compiles `bpf/<name>.bpf.c` into `target`; says true when it has built something. `types`: the folder with the kernel's
+ * headers of one architecture (asm/types.h), which Debian keeps by themselves.
+ */
+export function buildProgram(
+  name: string,
+  target: string,
+  libbpf: string,
+  types = `/usr/include/${MACHINE}-linux-gnu`,
+): boolean {
   const folder = join(ROOT, 'bpf')
   const headers = readdirSync(folder).filter(file => file.endsWith('.h'))
   const files = [`${name}.bpf.c`, ...headers].map(file => join(folder, file))
   if (isNewer(target, files)) return false
-  // The types that the kernel's headers are made of are in a folder of the architecture, on Debian.
-  const include = [`-I${join(libbpf, 'include')}`, '-idirafter', `/usr/include/${MACHINE}-linux-gnu`]
+  // The names of the sources become a part of the object: they are not to tell where it was built.
+  const include = [`-ffile-prefix-map=${ROOT}/=`, `-I${join(libbpf, 'include')}`, '-idirafter', types]
   const compiler = process.env.BPF_CC ?? 'clang-14'
   run(compiler, [...BPF_FLAGS, ...include, '-c', files[0]!], target, [], 'install clang, or set BPF_CC')
   return true
@@ -104,9 +114,9 @@ function run(
 }
 
 /** The addons that need nothing but libc, each from the folder of its name. */
-const ADDONS = ['socket', 'memory']
+export const ADDONS = ['socket', 'memory', 'process']
 /** What runs inside the kernel. */
-const PROGRAMS = ['sample', 'drops']
+export const PROGRAMS = ['sample', 'drops']
 
 if (import.meta.main) {
   try {

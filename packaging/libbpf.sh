@@ -4,12 +4,24 @@
 #
 #   include/          headers of libbpf, and the kernel's uapi headers that go with it
 #   lib/              libbpf.a libelf.a libeu.a
+#   licences/         of the two
 #
-# It is kept in ${XDG_CACHE_HOME:-~/.cache}/weir/libbpf and built again only when this script changes.
+#   libbpf.sh                    for this machine
+#   libbpf.sh TRIPLET SYSROOT    for others: TRIPLET-gcc compiles it against the C library in SYSROOT
+#
+# It is kept in ${XDG_CACHE_HOME:-~/.cache}/weir/libbpf-* and built again only when this script changes.
 set -eu
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/weir
-target=$cache/libbpf
+triplet=${1-}
+target=$cache/libbpf-${triplet:-host}
 recipe=$(cksum <"$0")
+compiler=gcc
+configure=
+if [ -n "$triplet" ]; then
+  compiler="$triplet-gcc --sysroot=$2 -isystem $2/usr/include/$triplet -isystem $2/usr/include"
+  compiler="$compiler -L$2/usr/lib/$triplet -L$2/lib/$triplet"
+  configure=--host=$triplet
+fi
 if [ "$(cat "$target/recipe" 2>/dev/null)" = "$recipe" ]; then
   echo "$target"
   exit 0
@@ -55,16 +67,19 @@ for archive in *.orig.tar.*; do run tar -xf "$archive"; done
 say "building"
 flags='-O2 -fPIC -fvisibility=hidden'
 cd elfutils-*/
-run ./configure --disable-debuginfod --disable-libdebuginfod --disable-nls --disable-demangler \
+run ./configure $configure CC="$compiler" --disable-debuginfod --disable-libdebuginfod --disable-nls --disable-demangler \
   --without-zstd --without-bzlib --without-lzma CFLAGS="$flags"
 run make -j"$(nproc)" -C lib
 run make -j"$(nproc)" -C libelf libelf_pic.a
 elf=$PWD
 cd ../libbpf-*/src
-run make -j"$(nproc)" BUILD_STATIC_ONLY=1 NO_PKG_CONFIG=1 CFLAGS="$flags -I$elf/libelf" OBJDIR="$work/objects" \
+run make -j"$(nproc)" CC="$compiler" AR=${triplet:+$triplet-}ar BUILD_STATIC_ONLY=1 NO_PKG_CONFIG=1 CFLAGS="$flags -I$elf/libelf" OBJDIR="$work/objects" \
   DESTDIR="$work/made" PREFIX= LIBDIR=/lib install install_uapi_headers
 cp "$elf/libelf/libelf_pic.a" "$work/made/lib/libelf.a"
 cp "$elf/lib/libeu.a" "$work/made/lib/"
+mkdir "$work/made/licences"
+for file in LICENSE.BSD-2-Clause LICENSE.LGPL-2.1; do cp "../$file" "$work/made/licences/libbpf-$file"; done
+for file in COPYING-LGPLV3 COPYING-GPLV2; do cp "$elf/$file" "$work/made/licences/elfutils-$file"; done
 echo "$recipe" >"$work/made/recipe"
 rm -rf "$target"
 mv "$work/made" "$target"
