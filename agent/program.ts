@@ -10,6 +10,9 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   reload: async () => (await import('./command/reload.ts')).reloadCommand(),
   explain: async () => (await import('./command/explain.ts')).explainCommand(),
   decode: async () => (await import('./command/decode.ts')).decodeCommand(),
+  cleanup: async () => (await import('./command/cleanup.ts')).cleanupCommand(),
+  health: async () => (await import('./command/health.ts')).healthCommand(),
+  container: async () => (await import('./command/container.ts')).containerCommand(),
   demo: async () => (await import('./command/demo.ts')).demoCommand(),
 }
 /** Run by the demo itself in its lab. */

@@ -1,6 +1,6 @@
 /** How `weir reload` finds the running agent: a file with its process id and what tells it from a later process. */
 
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, readlinkSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 
 export const PID_FILE = '/run/weir/weir.pid'
@@ -10,29 +10,59 @@ export interface RunningAgent {
   readonly pid: number
   /** The configuration it reads. */
   readonly file: string
+  /** Its network namespace, as `net:[4026531833]`. */
+  readonly namespace: string
+}
+
+/** The file names another agent that runs. */
+export class AnotherAgentError extends Error {
+  override readonly name = 'AnotherAgentError'
+  /** Both work in one network namespace. */
+  readonly isHere: boolean
+
+  constructor(path: string, other: RunningAgent) {
+    super(`${path} belongs to a running agent, process ${other.pid} with ${other.file}`)
+    this.isHere = other.namespace === networkNamespace()
+  }
 }
 
 /**
- * Writes process id, start time and configuration of this process, a line each. Fails when the file names another
- * agent that runs.
+ * Writes process id, start time, configuration and network namespace of this process, a line each. Throws
+ * AnotherAgentError when the file names another agent that runs.
  */
 export function writePidFile(path: string, configuration: string): void {
   const other = readPidFile(path)
-  if (other !== undefined) throw new Error(`${path} belongs to a running agent, process ${other.pid}`)
+  if (other !== undefined && other.pid !== process.pid) throw new AnotherAgentError(path, other)
   mkdirSync(dirname(path), { recursive: true })
-  writeFileSync(path, `${process.pid}\n${startTime(process.pid)}\n${resolve(configuration)}\n`)
+  const lines = [process.pid, startTime(process.pid), resolve(configuration), networkNamespace()]
+  writeFileSync(path, `${lines.join('\n')}\n`)
+}
+
+/** Sets the time of the file to now: that of an agent whose event loop stands still grows old. */
+export function touchPidFile(path: string): void {
+  const now = new Date()
+  utimesSync(path, now, now)
+}
+
+/** Milliseconds since the agent last touched its file. */
+export function pidFileAge(path: string): number {
+  return Date.now() - statSync(path).mtimeMs
 }
 
 /** The running agent that a pid file names; undefined when there is none, or it has ended. */
 export function readPidFile(path: string): RunningAgent | undefined {
-  const [pid = '', started, file] = readIfAny(path)?.split('\n') ?? []
+  const [pid = '', started, file, namespace = ''] = readIfAny(path)?.split('\n') ?? []
   if (file === undefined || !/^\d+$/.test(pid) || started !== startTime(Number(pid))) return undefined
-  return { pid: Number(pid), file }
+  return { pid: Number(pid), file, namespace }
 }
 
 /** Removes the file if it is that of this process. */
 export function removePidFile(path: string): void {
   if (readPidFile(path)?.pid === process.pid) rmSync(path, { force: true })
+}
+
+function networkNamespace(): string {
+  return readlinkSync('/proc/self/ns/net')
 }
 
 /**

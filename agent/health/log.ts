@@ -2,9 +2,6 @@ import { type DestinationStream, destination, type Logger, pino } from 'pino'
 
 export type { Logger }
 
-/** Levels by name, most to least talkative. */
-export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
-
 /**
  * The agent's logger: one JSON object a line, written synchronously to standard error (no worker thread, so a
  * line written before a crash is never lost). Each part takes a child with `{ part: 'psample' }`.

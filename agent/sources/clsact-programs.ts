@@ -97,6 +97,17 @@ export class ClsactPrograms {
     }
   }
 
+  /** Removes what an earlier run has left at an interface, and the clsact that it made. Tells if there was anything. */
+  async removeOld(ifIndex: number): Promise<boolean> {
+    for (const parent of Object.values(PARENTS)) {
+      const filters = await this.#filters(ifIndex, parent)
+      if (filters.some(filter => this.#isOurs(filter))) this.#ownHooks.add(ifIndex)
+    }
+    const isFound = this.#ownHooks.has(ifIndex)
+    if (isFound) await this.detach(ifIndex)
+    return isFound
+  }
+
   close(): void {
     this.#socket.close()
   }

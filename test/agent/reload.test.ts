@@ -225,7 +225,7 @@ test('two agents do not share a pid file', async t => {
   await agent.line(/^running$/)
   const other = runWeir(t, [], ['run', '-f', file, '--pid-file', pidFile])
   assert.equal(await other.ended, 1)
-  assert.match(other.stderr, /^weir: .*weir\.pid belongs to a running agent, process \d+$/m)
+  assert.match(other.stderr, /^weir: .*weir\.pid belongs to a running agent, process \d+ with .*$/m)
   assert.equal((await agent.stop()).exit, 0)
 })
 
