@@ -1,33 +1,68 @@
 /**
- * Bundles the agent into one file and lays build/ out as packages lay out /usr/lib/weir: weir (the launcher), node,
- * weir.mjs and native/. It starts faster and takes less memory than the source tree, whose types are stripped at each
- * start.
+ * Bundles the agent into one file. Run as a program it lays build/ out as packages lay out /usr/lib/weir: weir (the
+ * launcher), node, weir.mjs and native/. It starts faster and takes less memory than the source tree, whose types are
+ * stripped at each start.
  */
-import { copyFileSync, rmSync, symlinkSync } from 'node:fs'
-import { join } from 'node:path'
+import { copyFileSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import * as esbuild from 'esbuild'
 
 const root = join(import.meta.dirname, '..')
-const build = join(root, 'build')
-const outfile = join(build, 'weir.mjs')
-for (const name of ['weir', 'node', 'weir.mjs']) rmSync(join(build, name), { force: true })
-copyFileSync(join(root, 'packaging/weir'), join(build, 'weir'))
-symlinkSync(process.execPath, join(build, 'node'))
-const result = await esbuild.build({
-  entryPoints: [join(root, 'agent/main.ts')],
-  outfile,
-  bundle: true,
-  platform: 'node',
-  target: 'node24',
-  format: 'esm',
-  minifySyntax: true,
-  minifyWhitespace: true,
-  legalComments: 'linked',
-  // CommonJS packages (pino, systeminformation) ask for require() and __dirname.
-  banner: {
-    js: "import { createRequire as weirRequire } from 'node:module'; const require = weirRequire(import.meta.url); const __dirname = import.meta.dirname; const __filename = import.meta.filename;",
+
+/** What became part of a bundle. */
+export interface Bundle {
+  readonly bytes: number
+  /** Folders under node_modules whose code is in it, sorted. */
+  readonly packages: readonly string[]
+}
+
+/** Of systeminformation the agent asks for the machine and its system; the rest is a third of a megabyte. */
+const USED = ['index', 'util', 'system', 'osinfo']
+
+const withoutUnused: esbuild.Plugin = {
+  name: 'without-unused',
+  setup(build) {
+    build.onLoad({ filter: /node_modules\/systeminformation\/lib\/[^/]+\.js$/ }, ({ path }) =>
+      USED.includes(basename(path, '.js')) ? undefined : { contents: 'module.exports = {}' },
+    )
   },
-  metafile: true,
-})
-const bytes = Object.values(result.metafile.outputs).reduce((sum, output) => sum + output.bytes, 0)
-console.log(`build/weir.mjs: ${(bytes / 1024).toFixed(0)} KiB`)
+}
+
+/** Writes the bundle to `outfile`. The same sources give the same bytes wherever they lie. */
+export async function bundle(outfile: string): Promise<Bundle> {
+  const result = await esbuild.build({
+    absWorkingDir: root,
+    entryPoints: ['agent/main.ts'],
+    outfile,
+    bundle: true,
+    platform: 'node',
+    target: 'node24',
+    format: 'esm',
+    minifySyntax: true,
+    minifyWhitespace: true,
+    // The packages' licences are shipped as files of their own.
+    legalComments: 'none',
+    // CommonJS packages (pino, systeminformation) ask for require() and __dirname.
+    banner: {
+      js: "import { createRequire as weirRequire } from 'node:module'; const require = weirRequire(import.meta.url); const __dirname = import.meta.dirname; const __filename = import.meta.filename;",
+    },
+    metafile: true,
+    plugins: [withoutUnused],
+  })
+  const inputs = Object.values(result.metafile.outputs).flatMap(output => Object.entries(output.inputs))
+  const packages = inputs.flatMap(([path, { bytesInOutput }]) => {
+    const folder = /^(?:.*\/)?(node_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1]
+    return folder === undefined || bytesInOutput === 0 ? [] : [folder]
+  })
+  return { bytes: readFileSync(outfile).length, packages: [...new Set(packages)].sort() }
+}
+
+if (import.meta.main) {
+  const build = join(root, 'build')
+  for (const name of ['weir', 'node', 'weir.mjs', 'weir.mjs.LEGAL.txt'])
+    rmSync(join(build, name), { force: true })
+  copyFileSync(join(root, 'packaging/weir'), join(build, 'weir'))
+  symlinkSync(process.execPath, join(build, 'node'))
+  const { bytes } = await bundle(join(build, 'weir.mjs'))
+  console.log(`build/weir.mjs: ${(bytes / 1024).toFixed(0)} KiB`)
+}

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs and builds what a step needs, and nothing it already has:
 #
-#   setup.sh modules | native | check | demo | test | vm
+#   setup.sh modules | native | check | demo | test | vm | package | packages
 #
 # Packages come from npm and from Debian; what is downloaded or built for the VM tests is kept in
 # ${XDG_CACHE_HOME:-~/.cache}/weir, so that the second time is quick.
@@ -58,6 +58,14 @@ vm() {
   node_modules/.bin/node test/vm/prepare.ts
 }
 
+# For another machine, too: the compilers of both, and the builder of each kind of package.
+package() {
+  other=aarch64
+  [ "$(dpkg --print-architecture)" = amd64 ] || other=x86-64
+  debian "gcc-$other-linux-gnu" llvm-14 rpm xz-utils debian-archive-keyring
+  native
+}
+
 case $step in
   modules | check) modules ;;
   native) native ;;
@@ -72,6 +80,13 @@ case $step in
     vm
     ;;
   vm) vm ;;
+  package) package ;;
+  # What the tests of packages need beside: clean systems, other machines' programs, routers.
+  packages)
+    debian debootstrap qemu-user-static runc frr iproute2 iputils-ping tcpdump
+    package
+    vm
+    ;;
   *)
     say "unknown step '$step'"
     exit 2
