@@ -1,0 +1,135 @@
+/** A clean Debian system to install into: a layer in memory over one that is kept, in a network namespace of its own. */
+import { type ChildProcess, execFileSync, type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Scope } from '../support/lab.ts'
+
+const REPOSITORY = join(import.meta.dirname, '../..')
+
+/** Where packages for tests are; test/packages/prepare.ts builds them. */
+export const PACKAGES = join(REPOSITORY, 'build/test-packages')
+
+/** The package file of this kind: `_amd64.deb`, `.x86_64.rpm`. */
+export function packageFile(ending: string): string {
+  const file = readdirSync(PACKAGES).find(name => name.endsWith(ending))
+  if (file === undefined)
+    throw new Error(`no package *${ending} in ${PACKAGES}: run 'node test/packages/prepare.ts'`)
+  return join(PACKAGES, file)
+}
+
+/** The mounts that programs in the root expect; they are gone with the mount namespace of `ip netns exec`. */
+const ENTER = [
+  'mount -t proc proc "$0/proc"',
+  'mount -t sysfs sysfs "$0/sys"',
+  'mount --rbind /dev "$0/dev"',
+  'mkdir -p "$0/sys/fs/bpf"',
+  'mount -t bpf bpf "$0/sys/fs/bpf"',
+]
+
+export interface RunOptions {
+  readonly environment?: NodeJS.ProcessEnv
+  /** What is done before, in the mount namespace of the command alone; the root is "$0". */
+  readonly before?: readonly string[]
+  readonly input?: string
+}
+
+export class Root {
+  readonly path: string
+  readonly namespace: string
+
+  private constructor(path: string, namespace: string) {
+    this.path = path
+    this.namespace = namespace
+  }
+
+  /** The system `name` of test/packages/root.sh, whose writes go to a layer that is removed with the test. */
+  static make(scope: Scope, suite: string, namespace: string): Root {
+    const script = join(import.meta.dirname, 'root.sh')
+    const lower = execFileSync('sh', [script, suite, suite], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    const work = mkdtempSync(join(tmpdir(), `weir-root-${suite}-`))
+    scope.after(() => rmSync(work, { recursive: true, force: true }))
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1g', 'weir-root', work])
+    scope.after(() => void spawnSync('umount', ['-l', work]))
+    for (const name of ['upper', 'work', 'root']) mkdirSync(join(work, name))
+    const layers = `lowerdir=${lower.trim()},upperdir=${work}/upper,workdir=${work}/work`
+    execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', layers, join(work, 'root')])
+    scope.after(() => void spawnSync('umount', ['-l', join(work, 'root')]))
+    return new Root(join(work, 'root'), namespace)
+  }
+
+  /** Runs a shell's line in the system. */
+  run(line: string, options: RunOptions = {}): SpawnSyncReturns<string> {
+    return spawnSync('ip', this.#command(line, options), {
+      encoding: 'utf8',
+      env: environment(options),
+      input: options.input ?? '',
+      maxBuffer: 64 << 20,
+    })
+  }
+
+  /** The same, and throws with all that was said when it fails. */
+  must(line: string, options: RunOptions = {}): string {
+    const { status, stdout, stderr } = this.run(line, options)
+    if (status !== 0) throw new Error(`'${line}' ended with ${status}:\n${stdout}${stderr}`)
+    return stdout
+  }
+
+  start(line: string, options: RunOptions = {}): ChildProcess {
+    return spawn('ip', this.#command(`exec ${line}`, options), {
+      env: environment(options),
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+  }
+
+  /** Every file of the system but what package managers keep for themselves. */
+  files(): string[] {
+    const kept = [
+      ...['./proc', './sys', './dev', './tmp', './run/mount', './var/lib/dpkg', './var/log', './var/cache'],
+      // The databases of users keep a copy from before; rpm's own is not Debian's.
+      ...[
+        './etc/passwd-',
+        './etc/shadow-',
+        './etc/group-',
+        './etc/gshadow-',
+        './etc/.pwd.lock',
+        './var/lib/rpm',
+      ],
+    ]
+    const prune = kept.flatMap((path, i) => [...(i === 0 ? [] : ['-o']), '-path', path])
+    const found = execFileSync('find', ['.', '(', ...prune, ')', '-prune', '-o', '-print'], {
+      cwd: this.path,
+      encoding: 'utf8',
+    })
+    return found.trim().split('\n').sort()
+  }
+
+  #command(line: string, { before = [] }: RunOptions): string[] {
+    const script = ['set -e', ...ENTER, ...before, 'exec chroot "$0" /bin/sh -c "$1"'].join('\n')
+    return ['netns', 'exec', this.namespace, 'sh', '-c', script, this.path, line]
+  }
+}
+
+function environment(options: RunOptions): NodeJS.ProcessEnv {
+  return {
+    PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+    LC_ALL: 'C.UTF-8',
+    DEBIAN_FRONTEND: 'noninteractive',
+    ...options.environment,
+  }
+}
+
+/** Ends every process whose root is this one. */
+export function endProcesses(root: Root): void {
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry)) continue
+    try {
+      if (readlinkSync(`/proc/${entry}/root`) === root.path) process.kill(Number(entry), 'SIGKILL')
+    } catch {
+      // It has ended.
+    }
+  }
+}
