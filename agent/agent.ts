@@ -267,7 +267,7 @@ export class Agent {
       uptimeMs: performance.now() - this.#startedMs,
       ledger: this.ledger,
       sampler: this.#sampler,
-      countersSamples: this.#counters.samples,
+      counters: this.#counters,
       datagrams: this.#exporter.closed,
       collectors: this.#exporter.status(),
       drops,

@@ -1,6 +1,7 @@
+import { ledgerOf } from './control/ledger.ts'
 import type { Question, Wanted } from './control/protocol.ts'
 import { ControlServer } from './control/server.ts'
-import { interfacesOf, ledgerOf, type Observed, sourcesOf, statusOf } from './control/status.ts'
+import { interfacesOf, type Observed, sourcesOf, statusOf } from './control/status.ts'
 import type { OpenTap } from './control/stream.ts'
 import type { Exporter } from './export/exporter.ts'
 import type { TapFilter } from './export/tap.ts'

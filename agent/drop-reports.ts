@@ -228,8 +228,10 @@ export class DropReports {
   sources(): RunningSource[] {
     const state = this.#sourceState()
     if (state === 'stopped') return []
-    const name = this.#monitor === undefined ? 'bpf-drops' : 'drop-monitor'
-    return [{ name, state, delivered: this.#notifier.offered }]
+    if (this.#monitor !== undefined) return [{ name: 'drop-monitor', state, balance: this.#monitor.balance() }]
+    const delivered = this.#notifier.offered
+    const lost = this.#options.ledger.total('bpf-drops')
+    return [{ name: 'bpf-drops', state, balance: { offered: delivered + lost, delivered, lost } }]
   }
 
   /** Undefined while dropped packets were never reported. */

@@ -124,7 +124,7 @@ export class KernelSamplers {
   /** What runs now, for the status. */
   sources(): RunningSource[] {
     if (this.#psample === undefined) return []
-    return [{ name: 'psample', state: this.#psample.state, delivered: this.#samples.delivered }]
+    return [{ name: 'psample', state: this.#psample.state, balance: this.#psample.balance() }]
   }
 
   /** Takes the tc samplers away, when their packets have been counted; PSAMPLE goes on. */

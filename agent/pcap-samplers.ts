@@ -4,7 +4,7 @@ import { pcapRate, pcapRule } from './config/pcap-rule.ts'
 import type { RunningSource } from './control/status.ts'
 import type { Sampler } from './datasource/sampler.ts'
 import type { DropReports } from './drop-reports.ts'
-import type { Ledger } from './health/ledger.ts'
+import type { Balance, Ledger } from './health/ledger.ts'
 import type { Logger } from './health/log.ts'
 import type { Interface, Interfaces } from './interfaces.ts'
 import type { PacketSink } from './samples/packet-sample.ts'
@@ -42,6 +42,8 @@ interface Placed {
 export class PcapSamplers {
   readonly #options: PcapSamplersOptions
   readonly #placed = new Map<number, Placed>()
+  /** The balances of sources that are stopped, by name. */
+  readonly #ended = new Map<string, Balance>()
   /** Undefined while there is no pcap block. */
   #source: BpfSamples | PacketSocketSource | undefined
   #forwards = false
@@ -79,9 +81,13 @@ export class PcapSamplers {
   /** What runs now, for the status. */
   sources(): RunningSource[] {
     const source = this.#source
-    return source === undefined
-      ? []
-      : [{ name: nameOf(source), state: 'sampling', delivered: source.delivered }]
+    const names = new Set(this.#ended.keys())
+    if (source !== undefined) names.add(nameOf(source))
+    return [...names].map(name => {
+      const isRunning = source !== undefined && nameOf(source) === name
+      const balance = sum(this.#ended.get(name), isRunning ? source.balance : undefined)
+      return { name, state: isRunning ? 'sampling' : 'stopped', balance }
+    })
   }
 
   /** How an interface is sampled; undefined when it is not. */
@@ -100,6 +106,9 @@ export class PcapSamplers {
     }
     this.#placed.clear()
     await source?.stop()
+    if (source !== undefined) {
+      this.#ended.set(nameOf(source), sum(this.#ended.get(nameOf(source)), source.balance))
+    }
   }
 
   /** BPF where the kernel lets us, with following or without; else packet sockets. */
@@ -186,6 +195,12 @@ export class PcapSamplers {
     this.#options.onChange()
   }
 }
+
+function sum(a: Balance = NOTHING, b: Balance = NOTHING): Balance {
+  return { offered: a.offered + b.offered, delivered: a.delivered + b.delivered, lost: a.lost + b.lost }
+}
+
+const NOTHING: Balance = { offered: 0, delivered: 0, lost: 0 }
 
 function nameOf(source: BpfSamples | PacketSocketSource): string {
   return source instanceof BpfSamples ? 'bpf' : 'packet-socket'

@@ -1,10 +1,11 @@
 import type { Config } from '../config/config.ts'
 import type { DropStatus } from '../drop-reports.ts'
 import type { CollectorStatus } from '../export/collectors.ts'
-import type { Ledger } from '../health/ledger.ts'
+import type { Balance, Ledger } from '../health/ledger.ts'
 import type { Interface } from '../interfaces.ts'
 import { version } from '../version.ts'
 import type { LinkStats64 } from '../wire/netlink/rt-stats.ts'
+import { type LedgerStatus, ledgerOf } from './ledger.ts'
 
 /**
  * What a running agent tells of itself, as it is sent over the control socket. All counts are since the agent started,
@@ -19,6 +20,16 @@ export interface Status {
   /** Those that are sampled, or have been. */
   readonly interfaces: readonly SampledInterface[]
   readonly drops: DropStatus | null
+  readonly samples: {
+    /** Flow samples written into datagrams, and merged into later ones because the feed's rate is finer. */
+    readonly flows: number
+    readonly merged: number
+    /** Counters samples. */
+    readonly counters: number
+    /** Discarded packets. */
+    readonly drops: number
+    readonly datagrams: number
+  }
   readonly ledger: LedgerStatus
 }
 
@@ -48,12 +59,18 @@ export interface RunningSource {
   readonly name: string
   /** In words: `listening`, `waiting for the kernel module`, … */
   readonly state: string
-  /** Samples, or drops, given to the agent. */
-  readonly delivered: number
+  /** Samples, or drops. */
+  readonly balance: Balance
 }
 
-export interface SourceStatus extends RunningSource {
-  /** Losses of this source, by cause. */
+export interface SourceStatus {
+  readonly name: string
+  readonly state: string
+  /** Samples, or drops: offered = delivered + lost + under way. */
+  readonly offered: number
+  readonly delivered: number
+  readonly underWay: number
+  /** Losses since the agent started, by cause. */
   readonly lost: Readonly<Record<string, number>>
 }
 
@@ -97,14 +114,6 @@ export interface InterfaceCounters {
   readonly txDropped: number
 }
 
-export interface LedgerStatus {
-  readonly flowSamples: { readonly offered: number; readonly exported: number; readonly merged: number }
-  readonly countersSamples: number
-  readonly datagrams: number
-  /** Every loss there can be, in the order in which the parts named them. */
-  readonly losses: readonly { stage: string; cause: string; count: number; help: string }[]
-}
-
 /** What status needs to see of the agent. */
 export interface Observed {
   readonly config: Config
@@ -118,7 +127,7 @@ export interface Observed {
     readonly subSampled: number
     state(ifIndex: number): { sequence: number; samplePool: number; drops: number } | undefined
   }
-  readonly countersSamples: number
+  readonly counters: { readonly offered: number; readonly exported: number; readonly samples: number }
   readonly datagrams: number
   readonly collectors: readonly CollectorStatus[]
   readonly drops: DropStatus | undefined
@@ -147,23 +156,28 @@ export function statusOf(observed: Observed): Status {
     sources: sourcesOf(observed),
     interfaces: sampledInterfaces(observed),
     drops: observed.drops ?? null,
+    samples: {
+      flows: observed.sampler.exported,
+      merged: observed.sampler.subSampled,
+      counters: observed.counters.samples,
+      drops: observed.drops?.exported ?? 0,
+      datagrams: observed.datagrams,
+    },
     ledger: ledgerOf(observed),
   }
 }
 
-export function ledgerOf({ ledger, sampler, countersSamples, datagrams }: Observed): LedgerStatus {
-  return {
-    flowSamples: { offered: sampler.offered, exported: sampler.exported, merged: sampler.subSampled },
-    countersSamples,
-    datagrams,
-    losses: ledger.entries(),
-  }
-}
-
 export function sourcesOf({ sources, ledger }: Observed): SourceStatus[] {
-  return sources.map(source => {
-    const losses = ledger.entries().filter(({ stage }) => stage === source.name)
-    return { ...source, lost: Object.fromEntries(losses.map(({ cause, count }) => [cause, count])) }
+  return sources.map(({ name, state, balance: { offered, delivered, lost } }) => {
+    const losses = ledger.entries().filter(({ stage }) => stage === name)
+    return {
+      name,
+      state,
+      offered,
+      delivered,
+      underWay: Math.max(offered - delivered - lost, 0),
+      lost: Object.fromEntries(losses.map(({ cause, count }) => [cause, count])),
+    }
   })
 }
 

@@ -10,6 +10,8 @@ const INTERFACE_SOURCE = 0
  * same source, which the standard allows; a structure that is too long by itself is counted and left out.
  */
 export class CountersWriter {
+  /** Structures to be written = exported + the losses `too-long` and `invalid` of stage `counters`. */
+  offered = 0
   /** Structures written. */
   exported = 0
   /** Samples written. */
@@ -33,6 +35,7 @@ export class CountersWriter {
   /** Writes the sample and returns how many samples of the source it became: they take as many sequence numbers. */
   readonly write = (input: CountersSampleInput): number => {
     const { records } = input
+    this.offered += records.length
     let sequence = input.sequence
     let first = 0
     while (first < records.length) {

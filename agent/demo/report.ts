@@ -1,4 +1,5 @@
 /** What arrived at the demo's collector, from the JSON lines of `weir decode`, as tables for people. */
+import { size, tableLines } from '../command/table.ts'
 
 interface Row {
   samples: number
@@ -153,15 +154,9 @@ export class DemoReport {
   }
 }
 
-/** Prints rows in columns as wide as their widest cell; a heading that begins with > aligns to the right. */
+/** Prints rows in columns, indented; a heading that begins with > aligns to the right. */
 function table(print: (text: string) => void, rows: readonly (readonly string[])[]): void {
-  const right = rows[0]!.map(cell => cell.startsWith('>'))
-  const cells = rows.map(row => row.map(cell => cell.replace(/^>/, '')))
-  const widths = right.map((_, column) => Math.max(...cells.map(row => row[column]?.length ?? 0)))
-  for (const row of cells) {
-    const padded = row.map((cell, i) => (right[i] ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!)))
-    print(`  ${padded.join('  ').trimEnd()}`)
-  }
+  for (const line of tableLines(rows)) print(`  ${line}`)
 }
 
 function spread(values: readonly number[], text: (value: number) => string): string[] {
@@ -173,17 +168,6 @@ function status(bits: unknown): string {
   const [admin, oper] = [Number(bits) & 1, Number(bits) & 2]
   if (admin === 0) return 'down'
   return oper === 0 ? 'up, no link' : 'up'
-}
-
-function size(bytes: number): string {
-  const units = ['B', 'kB', 'MB', 'GB', 'TB']
-  let value = bytes
-  let unit = 0
-  while (value >= 1000 && unit < units.length - 1) {
-    value /= 1000
-    unit++
-  }
-  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`
 }
 
 function round(value: unknown): string {

@@ -68,6 +68,10 @@ export interface CollectorStatus {
   readonly lost: number
   /** Reports of the network that a datagram sent did not arrive: a sign that it is so, not how many. */
   readonly reported: number
+  /** Seconds since a datagram was last taken by the kernel; undefined when none was. */
+  readonly ageSeconds: number | undefined
+  /** What the kernel refused and what the network reported, by errno name: datagrams. */
+  readonly errors: Readonly<Record<string, number>>
   /** Why datagrams are lost now, if they are. */
   readonly problem: string | undefined
 }
@@ -156,6 +160,9 @@ class Collector {
   #bytes = 0
   #lost = 0
   #reported = 0
+  #sentAtMs: number | undefined
+  /** Of sockets that are closed. */
+  readonly #errorsBefore = new Map<string, number>()
   /** A new socket will be tried. */
   #reopening = false
   #problem: string | undefined
@@ -204,6 +211,7 @@ class Collector {
     this.#bytes += socket.bytes - bytesBefore
     this.#reported += reports
     if (socket.mostBytes !== this.mostBytes) this.#measured(socket)
+    if (sent > 0) this.#sentAtMs = performance.now()
     if (sent < count) this.#refused(socket, count - sent)
     else if (reports > 0) this.#unheard(socket)
     else {
@@ -222,6 +230,8 @@ class Collector {
       bytes: this.#bytes,
       lost: this.#lost,
       reported: this.#reported,
+      ageSeconds: this.#sentAtMs === undefined ? undefined : (performance.now() - this.#sentAtMs) / 1000,
+      errors: this.#errors(),
       problem: this.#problem,
     }
   }
@@ -229,8 +239,21 @@ class Collector {
   stop(): void {
     this.#stopped = true
     clearTimeout(this.#timer)
+    this.#close()
+  }
+
+  #close(): void {
+    for (const [name, count] of Object.entries(this.#errors())) this.#errorsBefore.set(name, count)
     this.#socket?.close()
     this.#socket = undefined
+  }
+
+  #errors(): Record<string, number> {
+    const counts = Object.fromEntries(this.#errorsBefore)
+    for (const reasons of [this.#socket?.errors, this.#socket?.reports]) {
+      for (const [name, count] of reasons ?? []) counts[name] = (counts[name] ?? 0) + count
+    }
+    return counts
   }
 
   /**
@@ -275,7 +298,7 @@ class Collector {
     const { port, device, namespace, source } = this.config
     try {
       const socket = this.#open({ address, port, device, namespace, source })
-      this.#socket?.close()
+      this.#close()
       this.#socket = socket
       this.#address = address
       this.#problem = undefined

@@ -15,6 +15,13 @@ export interface Loss {
   count: number
 }
 
+/** What came to a stage and what became of it, all at one moment: offered = delivered + lost + what is under way. */
+export interface Balance {
+  readonly offered: number
+  readonly delivered: number
+  readonly lost: number
+}
+
 export class Ledger {
   readonly #losses = new Map<string, Loss>()
 

@@ -1,5 +1,5 @@
 import { readFile, stat } from 'node:fs/promises'
-import type { Ledger, Loss } from '../health/ledger.ts'
+import type { Balance, Ledger, Loss } from '../health/ledger.ts'
 import { builtFile } from '../kernel/addon.ts'
 import { BpfError, BpfObject, clockOffset, possibleCpus } from '../kernel/bpf-object.ts'
 import { type Promiscuity, promiscuous } from '../kernel/packet-socket.ts'
@@ -118,6 +118,8 @@ const FCS_BYTES = 4
 
 export class BpfSamples {
   delivered = 0
+  /** Chosen packets, as of the last poll(), remove() or stop(). */
+  balance: Balance = { offered: 0, delivered: 0, lost: 0 }
   readonly #options: BpfSamplesOptions
   readonly #object: BpfObject
   readonly #ring: RingBuffer
@@ -128,6 +130,11 @@ export class BpfSamples {
   readonly #ringFull: Loss
   readonly #foreign: Loss
   readonly #late: Loss
+  /** Of the ledger, what another instance has counted before this one. */
+  readonly #lateBefore: number
+  readonly #lostBefore: number
+  /** Of interfaces that are not sampled any more. */
+  #chosenBefore = 0
   readonly #notFollowed: Loss
   readonly #lostSight: Loss
   readonly #dropped: Loss
@@ -182,6 +189,8 @@ export class BpfSamples {
       'sampling-ended',
       'samples of an interface that were under way when its sampling ended',
     )
+    this.#lateBefore = this.#late.count
+    this.#lostBefore = this.#lost
     const loss = (cause: string, help: string) => options.ledger.loss('transit', cause, help)
     this.#notFollowed = loss(
       'not-followed',
@@ -258,10 +267,11 @@ export class BpfSamples {
     const state = this.#ports.get(ifIndex)
     if (state === undefined) return
     this.setRate(ifIndex, 0)
+    this.#count(state)
     this.#ring.drain()
     this.#takeBack(event => this.#slots!.view.getUint32(event + PACKET_EVENT.ifindex, true) === ifIndex)
-    this.#count(state)
     this.#ports.delete(ifIndex)
+    this.#chosenBefore += state.counts.chosen
     if (state.place.map === 'ports') this.#write(state.place, 0)
     else this.#object.remove(state.place.map, keyOf(state.place.key))
     this.#object.remove('rates', keyOf(ifIndex))
@@ -278,8 +288,11 @@ export class BpfSamples {
    */
   poll(): void {
     this.#setClock()
+    // What is counted after this has been chosen before: more may be chosen than is delivered, and never less.
+    this.#ring.drain()
     const before = [...this.#ports.values()].map(state => ({ state, packets: state.counts.packets }))
     for (const { state } of before) this.#count(state)
+    this.#strikeBalance()
     this.#ring.drain()
     for (const { state, packets } of before) {
       const passed = state.counts.packets - packets
@@ -297,6 +310,7 @@ export class BpfSamples {
     await Promise.all([...this.#ports.keys()].map(ifIndex => this.remove(ifIndex)))
     clearInterval(this.#slots?.timer)
     this.#ring.close()
+    this.#strikeBalance()
     this.#clsact?.close()
     await this.#object.close()
   }
@@ -325,6 +339,18 @@ export class BpfSamples {
     const result = this.#work.then(action)
     this.#work = result.catch(() => {})
     return result
+  }
+
+  get #lost(): number {
+    return this.#ringFull.count + this.#foreign.count + this.#late.count
+  }
+
+  #strikeBalance(): void {
+    // What came of an interface after its last count was chosen after it, too.
+    let offered = this.#chosenBefore + this.#late.count - this.#lateBefore
+    for (const { counts } of this.#ports.values()) offered += counts.chosen
+    const lost = this.#lost - this.#lostBefore
+    this.balance = { offered, delivered: this.delivered, lost }
   }
 
   /** By TCX; where the kernel does not have it, by clsact from then on. */

@@ -38,6 +38,10 @@ export class DropAlerts {
   /** Summaries, and drops of a kind that is not wanted; not a loss. */
   foreign = 0
 
+  get malformed(): number {
+    return this.#malformed.count
+  }
+
   readonly #options: DropAlertsOptions
   readonly #names: Names
   readonly #alert = emptyDropAlert()

@@ -1,4 +1,4 @@
-import type { Ledger, Loss } from '../health/ledger.ts'
+import type { Balance, Ledger, Loss } from '../health/ledger.ts'
 import { type Logger, RateLimitedLog } from '../health/log.ts'
 import { resolveFamily } from '../kernel/genl.ts'
 import { SystemError } from '../kernel/native.ts'
@@ -60,6 +60,8 @@ export class DropMonitorSource {
   readonly #limited = new RateLimitedLog()
   readonly #overrun: Loss
   readonly #queue: Loss
+  /** Of the ledger, what was there before this source. */
+  readonly #lostBefore: number
   readonly #control: DropMonitorControl
   #requests: NetlinkSocket | undefined
   #data: NetlinkSocket | undefined
@@ -92,6 +94,7 @@ export class DropMonitorSource {
       'kernel-queue',
       'the kernel dropped packets faster than its drop monitor could queue them (NET_DM statistics)',
     )
+    this.#lostBefore = this.#lost()
   }
 
   /**
@@ -123,6 +126,13 @@ export class DropMonitorSource {
     })
     this.#polledAt = performance.now()
     await this.#do(() => this.#attach())
+  }
+
+  /** Drops of the wanted kinds since the start of this source, as far as the kernel tells. */
+  balance(): Balance {
+    const { delivered } = this.#options.alerts
+    const lost = this.#lost() - this.#lostBefore
+    return { offered: delivered + lost, delivered, lost }
   }
 
   /** Brings the ledger up to date, and the monitor up if somebody stopped it; to be called every second or so. */
@@ -232,6 +242,10 @@ export class DropMonitorSource {
     if (problem === undefined) return
     if (state === 'listening') this.#log.info(problem)
     else this.#log.warn(problem)
+  }
+
+  #lost(): number {
+    return this.#overrun.count + this.#queue.count + this.#options.alerts.malformed
   }
 
   #countOverruns(): void {

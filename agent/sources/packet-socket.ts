@@ -2,7 +2,7 @@
  * Packet samples by AF_PACKET: one socket for each sampled interface, both directions, the choice made by the
  * kernel at random. It needs nothing but CAP_NET_RAW, so it serves where the kernel has neither PSAMPLE nor BPF.
  */
-import type { Ledger, Loss } from '../health/ledger.ts'
+import type { Balance, Ledger, Loss } from '../health/ledger.ts'
 import {
   emptyPacketMeta,
   PACKET_OTHERHOST,
@@ -79,6 +79,8 @@ export class PacketSocketSource {
   /** Packets received = samples delivered + packets of unknown link types. */
   received = 0
   delivered = 0
+  /** Packets that the kernel has picked, as of the last poll() or stop(). */
+  balance: Balance = { offered: 0, delivered: 0, lost: 0 }
   readonly #options: PacketSocketSourceOptions
   readonly #taps = new Map<number, Tap>()
   /** Nothing is picked by them any more, and their queues are being emptied. */
@@ -88,6 +90,9 @@ export class PacketSocketSource {
   readonly #overrun: Loss
   readonly #linkType: Loss
   readonly #ended: Loss
+  /** Of the ledger, what another instance has counted before this one. */
+  readonly #lostBefore: number
+  #picked = 0
 
   constructor(options: PacketSocketSourceOptions) {
     this.#options = options
@@ -106,6 +111,7 @@ export class PacketSocketSource {
       'sampling-ended',
       'samples still waiting when the agent stopped, or when their interface went away',
     )
+    this.#lostBefore = this.#lost
   }
 
   /**
@@ -163,10 +169,20 @@ export class PacketSocketSource {
   /** Brings the ledger up to date with the kernel's counts; to be called every second or so. */
   poll(): void {
     for (const tap of this.#taps.values()) this.#countDrops(tap)
+    this.#strikeBalance()
   }
 
   stop(): void {
     for (const tap of [...this.#taps.values(), ...this.#ending]) this.#close(tap)
+    this.#strikeBalance()
+  }
+
+  #strikeBalance(): void {
+    this.balance = { offered: this.#picked, delivered: this.delivered, lost: this.#lost - this.#lostBefore }
+  }
+
+  get #lost(): number {
+    return this.#overrun.count + this.#linkType.count + this.#ended.count
   }
 
   #close(tap: Tap): void {
@@ -184,6 +200,7 @@ export class PacketSocketSource {
   #countDrops(tap: Tap): void {
     const { packets, drops } = tap.socket.statistics()
     tap.waiting += packets - drops
+    this.#picked += packets
     tap.uncharged += drops
     this.#overrun.count += drops
   }

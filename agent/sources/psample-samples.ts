@@ -83,6 +83,11 @@ export class PsampleSamples {
     return this.#malformed.count
   }
 
+  /** Messages that came and were no samples in the end. */
+  get lostHere(): number {
+    return this.#malformed.count + this.#ambiguous.count
+  }
+
   readonly #options: PsampleSamplesOptions
   readonly #sink: PacketSink
   readonly #interfaces: InterfaceIndexes

@@ -1,4 +1,4 @@
-import type { Ledger, Loss } from '../health/ledger.ts'
+import type { Balance, Ledger, Loss } from '../health/ledger.ts'
 import { type Logger, RateLimitedLog } from '../health/log.ts'
 import { resolveFamily } from '../kernel/genl.ts'
 import { NETLINK_GENERIC, NETLINK_ROUTE, NetlinkError, NetlinkSocket } from '../kernel/netlink-socket.ts'
@@ -113,6 +113,16 @@ export class PsampleSource {
     const problem = samples.takeProblem()
     if (problem !== undefined)
       this.#limited.line('malformed', held => this.#log.warn({ held }, `malformed message: ${problem}`))
+  }
+
+  /**
+   * Samples of our groups as of the last poll(). How many the kernel made is known by its sequence numbers alone, and
+   * what they do not show yet is missing on both sides.
+   */
+  balance(): Balance {
+    const { delivered, lostHere } = this.#options.samples
+    const lost = lostHere + this.#overrun.count + this.#gap.count
+    return { offered: delivered + lost, delivered, lost }
   }
 
   stop(): void {

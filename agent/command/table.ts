@@ -1,0 +1,54 @@
+/** Tables and quantities as commands print them. */
+
+/**
+ * Lines with each column as wide as its widest cell. The first row is the heading: a cell of it that begins with `>`
+ * aligns its column to the right.
+ */
+export function tableLines(rows: readonly (readonly string[])[]): string[] {
+  const [heading = [], ...body] = rows
+  const right = heading.map(cell => cell.startsWith('>'))
+  const cells = [heading.map(cell => cell.replace(/^>/, '')), ...body]
+  const widths = right.map((_, column) => Math.max(...cells.map(row => row[column]?.length ?? 0)))
+  return cells.map(row =>
+    row
+      .map((cell, i) => (right[i] ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!)))
+      .join('  ')
+      .trimEnd(),
+  )
+}
+
+const BYTE_UNITS = ['B', 'kB', 'MB', 'GB', 'TB', 'PB']
+
+/** Bytes with three or four digits and a unit: `64.0 MB`. */
+export function size(bytes: number): string {
+  let value = bytes
+  let unit = 0
+  while (value >= 1000 && unit < BYTE_UNITS.length - 1) {
+    value /= 1000
+    unit++
+  }
+  return `${unit === 0 ? value : value.toFixed(1)} ${BYTE_UNITS[unit]}`
+}
+
+/** A count with its digits in groups: `42,750`. */
+export function grouped(count: number): string {
+  return count.toLocaleString('en-US')
+}
+
+/** A time in its two largest units: `3 d 4 h`, `12 min 5 s`, `0.4 s`. */
+export function duration(seconds: number): string {
+  if (seconds < 10) return `${seconds.toFixed(1)} s`
+  const whole = Math.floor(seconds)
+  const parts: [number, string][] = [
+    [Math.floor(whole / 86_400), 'd'],
+    [Math.floor(whole / 3600) % 24, 'h'],
+    [Math.floor(whole / 60) % 60, 'min'],
+    [whole % 60, 's'],
+  ]
+  const first = parts.findIndex(([count]) => count > 0)
+  return parts
+    .slice(first, first + 2)
+    .filter(([count]) => count > 0)
+    .map(([count, unit]) => `${count} ${unit}`)
+    .join(' ')
+}

@@ -1,0 +1,89 @@
+import type { Status } from './status.ts'
+
+/** What is not as it should be with a running agent, and what to do about it. */
+
+export interface Warning {
+  /** What and where, one sentence without its full stop. */
+  readonly what: string
+  /** What to do. */
+  readonly mend: string
+}
+
+/** A collector that nothing was sent to for so long, though it is there, hears nothing: counters alone come more often. */
+const SILENT_SECONDS = 60
+
+/** `before` is an earlier look at the same agent: what was lost since then is told as happening now. */
+export function warningsOf(status: Status, before?: Status): Warning[] {
+  const { agent, collectors, sources, interfaces, ledger } = status
+  const warnings: Warning[] = []
+  const warn = (what: string, mend: string) => void warnings.push({ what, mend })
+
+  if (agent.address === null) {
+    warn(
+      'nothing is sent: no interface has an address to be known by',
+      'give an interface one, or set agentIP',
+    )
+  }
+  if (collectors.length === 0) {
+    warn(
+      'nothing is sent: there is no collector',
+      'name one with collector { ip = … }; with DNS-SD, look at the log',
+    )
+  }
+  for (const { name, problem, address, ageSeconds } of collectors) {
+    if (problem !== undefined) {
+      warn(`collector ${name}: ${problem}`, mendOf(problem))
+    } else if (address !== undefined && (ageSeconds ?? agent.uptimeSeconds) > SILENT_SECONDS) {
+      const seconds = Math.round(ageSeconds ?? agent.uptimeSeconds)
+      warn(
+        `collector ${name} has got nothing for ${seconds} s`,
+        'look whether polling is on and what it is sent (send)',
+      )
+    }
+  }
+  for (const { name, state } of sources) {
+    const mend = STATES[state]
+    if (mend !== undefined) warn(`${name}: ${state}`, mend)
+  }
+  const isSampling = interfaces.length > 0 || sources.some(({ name }) => name === 'psample')
+  if (!isSampling) {
+    warn(
+      'no packets are sampled',
+      'add psample { }, tc { } or pcap { } to the configuration; see weir explain',
+    )
+  }
+  for (const { stage, difference, unit } of ledger.identities) {
+    if (difference !== 0) {
+      warn(
+        `${stage}: ${Math.abs(difference)} ${unit} ${difference > 0 ? 'are not accounted for' : 'are counted twice'}`,
+        'this is a mistake in weir: please report it with the output of weir status --json',
+      )
+    }
+  }
+  for (const { stage, cause, count, help } of ledger.losses) {
+    const earlier = before?.ledger.losses.find(one => one.stage === stage && one.cause === cause)?.count
+    if (earlier !== undefined && count > earlier)
+      warn(`${stage}/${cause}: ${count - earlier} lost just now`, help)
+  }
+  return warnings
+}
+
+/** States of sources in which nothing comes, and what to do. */
+const STATES: Readonly<Record<string, string>> = {
+  'waiting for the kernel module':
+    'modprobe psample act_sample (or drop_monitor), or load the driver of the switch',
+  refused: 'run the agent with CAP_NET_ADMIN; weir doctor tells what is missing',
+  'taken by others': 'end the other program that uses the drop monitor, or set dropmon { start = off }',
+}
+
+function mendOf(problem: string): string {
+  if (problem.includes('ECONNREFUSED'))
+    return 'nothing listens there: start the collector, or correct ip and udpport'
+  if (problem.includes('resolve'))
+    return 'correct the name, or what resolves it (/etc/resolv.conf, /etc/hosts)'
+  if (/ENETUNREACH|EHOSTUNREACH/.test(problem)) return 'give the host a route to it: ip route get ADDRESS'
+  if (/ENODEV|ENOENT/.test(problem))
+    return 'the interface or namespace that it names is not there: correct dev or namespace'
+  if (/EPERM|EACCES/.test(problem)) return 'a firewall of this host refuses it: look at the output chains'
+  return 'weir doctor looks at the way to each collector'
+}
