@@ -228,7 +228,8 @@ export class DropReports {
   sources(): RunningSource[] {
     const state = this.#sourceState()
     if (state === 'stopped') return []
-    if (this.#monitor !== undefined) return [{ name: 'drop-monitor', state, balance: this.#monitor.balance() }]
+    if (this.#monitor !== undefined)
+      return [{ name: 'drop-monitor', state, balance: this.#monitor.balance() }]
     const delivered = this.#notifier.offered
     const lost = this.#options.ledger.total('bpf-drops')
     return [{ name: 'bpf-drops', state, balance: { offered: delivered + lost, delivered, lost } }]

@@ -1,14 +1,14 @@
 /** What a running agent tells of itself: control socket, `weir status`, and sums that hold to the packet. */
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { ControlClient } from '../../agent/control/client.ts'
 import type { Status } from '../../agent/control/status.ts'
 import type { Warning } from '../../agent/control/warnings.ts'
-import { decodeDatagram } from '../../agent/wire/sflow/datagram.ts'
-import { SFLOW_PORT } from '../../agent/wire/sflow/datagram.ts'
-import { ip, type Lab, listen, makeLab, sendFlow, sink, startAgent, until } from '../support/lab.ts'
+import { decodeDatagram, SFLOW_PORT } from '../../agent/wire/sflow/datagram.ts'
+import { ip, type Lab, listen, makeLab, runWeir, sendFlow, sink, startAgent, until } from '../support/lab.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const PORT = 7000
@@ -47,8 +47,10 @@ function burst({ host, peer }: Lab, packets: number): void {
 }
 
 /** Nothing waits anywhere: every stage is told with both sides equal. */
-const isAtRest = ({ ledger }: Status) => ledger.identities.every(({ underWay, difference }) => underWay === 0 && difference === 0)
-const offeredTo = ({ ledger }: Status, stage: string) => ledger.identities.find(one => one.stage === stage)?.offered
+const isAtRest = ({ ledger }: Status) =>
+  ledger.identities.every(({ underWay, difference }) => underWay === 0 && difference === 0)
+const offeredTo = ({ ledger }: Status, stage: string) =>
+  ledger.identities.find(one => one.stage === stage)?.offered
 const lossOf = ({ ledger }: Status, stage: string, cause: string) =>
   ledger.losses.find(one => one.stage === stage && one.cause === cause)!.count
 
@@ -63,14 +65,16 @@ for (const { source, cause, under } of SOURCES) {
     const { host, peer, folder } = lab
     const collector = listen(t, peer.namespace, { address: peer.mgmt0.ipv4, port: SFLOW_PORT })
     const socket = join(folder, 'control.sock')
-    const agent = startAgent(
-      t,
-      lab,
-      `polling = 1 collector { name = good ip = ${peer.mgmt0.ipv4} }
-      collector { name = "gone\u001b[31m" ip = ${peer.mgmt0.ipv4} dev = missing0 }
-      pcap { dev = eth0 sampling = 1 }`,
-      { under, args: ['--control', socket] },
-    )
+    const file = join(folder, 'weir.conf')
+    const configure = (settings: string) =>
+      writeFileSync(
+        file,
+        `sFlow { polling = 1 pcap { dev = eth0 sampling = 1 } collector { name = good ip = ${peer.mgmt0.ipv4} }
+          ${settings} }`,
+      )
+    configure(`collector { name = gone ip = ${peer.mgmt0.ipv4} dev = missing0 }`)
+    const inside = ['ip', 'netns', 'exec', host.namespace, ...under]
+    const agent = runWeir(t, inside, ['run', '-f', file, '--control', socket])
     await agent.line(/^running$/)
     const client = await connect(t, socket)
     sink(t, host.namespace, { address: host.eth0.ipv4, port: PORT })
@@ -80,7 +84,11 @@ for (const { source, cause, under } of SOURCES) {
     const reader = await connect(t, socket)
     await reader.subscribe(
       { send: ['flows'], perSecond: 0 },
-      { onDatagram: one => void (copied += decodeDatagram(one).samples.length) },
+      {
+        onDatagram: one => {
+          copied += decodeDatagram(one).samples.length
+        },
+      },
     )
     agent.child.kill('SIGSTOP')
     burst(lab, 20_000)
@@ -98,8 +106,7 @@ for (const { source, cause, under } of SOURCES) {
     await until('copies', () => copied === sent)
 
     // The source is closed and opened again; its sums go on.
-    agent.rewrite(`headerBytes = 64 polling = 1 collector { name = good ip = ${peer.mgmt0.ipv4} }
-      pcap { dev = eth0 sampling = 1 }`)
+    configure('headerBytes = 64')
     agent.child.kill('SIGHUP')
     await agent.line(/^the configuration has changed$/)
     await until('the change', async () => (await client.ask<Status>('status')).collectors.length === 1)
@@ -127,24 +134,27 @@ test('weir status: text, JSON, watch, warnings, hostile names, and exit status',
   const nobody = await weir('status', '--socket', socket)
   assert.equal(nobody.exit, 3)
   assert.equal(nobody.out, '')
-  assert.equal(nobody.errors, `weir status: no agent answers at ${socket}: start it with \`weir run\`, or name its socket with --socket\n`)
+  assert.equal(
+    nobody.errors,
+    `weir status: no agent answers at ${socket}: start it with \`weir run\`, or name its socket with --socket\n`,
+  )
 
   listen(t, peer.namespace, { address: peer.mgmt0.ipv4, port: SFLOW_PORT })
   // The kernel takes any byte in a name but a slash and blanks.
   const hostile = '\u001b[31m<b>\u009b1m'
-  ip(`-n ${host.namespace} link add ${hostile} type dummy`)
+  ip(`-n ${host.namespace} link add ${hostile} type veth peer name plain0`)
   ip(`-n ${host.namespace} link set ${hostile} up`)
   const agent = startAgent(
     t,
     lab,
-    `collector { ip = ${peer.mgmt0.ipv4} } pcap { dev.pattern = "." sampling = 10 }`,
+    `polling = 1 collector { ip = ${peer.mgmt0.ipv4} } pcap { dev = "${hostile}" sampling = 10 }`,
     { args: ['--control', socket] },
   )
   await agent.line(/^running$/)
   await connect(t, socket)
   const good = await weir('status', '--socket', socket)
   assert.equal(good.errors, '')
-  assert.match(good.out, /^weir \S+, process \d+, up .*\nagent address 198\.51\.100\.1|192\.0\.2\.1 on /)
+  assert.match(good.out, /^weir \S+, process \d+, up .*\nagent address 192\.0\.2\.1 on eth0/)
   assert.match(good.out, /^\\x1b\[31m<b>\\x9b1m +\S+ +\S+ +1 in 10, bpf/m)
   // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what must not be there
   assert.doesNotMatch(good.out, /[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
@@ -163,8 +173,8 @@ test('weir status: text, JSON, watch, warnings, hostile names, and exit status',
   })
   assert.match(bad.out, /^warning: /m)
 
-  const watching = runWatch(t, socket)
-  await until('three screens', () => watching.out().split('agent address').length > 3)
+  const watching = runWeir(t, [], ['status', '--socket', socket, '--watch'])
+  await until('three screens', () => watching.stdout.split('agent address').length > 3)
   await agent.stop()
   assert.equal(await watching.ended, 3)
 })

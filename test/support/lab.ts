@@ -341,16 +341,20 @@ export interface Status {
 export class RunningAgent {
   readonly child: ChildProcess
   readonly startedMs = performance.now()
-  /** All of standard error. */
+  /** All of standard output and of standard error. */
+  stdout = ''
   stderr = ''
   /** Resolves with the exit status, or the signal's name. */
   readonly ended: Promise<number | string>
 
   constructor(scope: Scope, command: readonly [string, ...string[]]) {
     const [program, ...args] = command
-    this.child = spawn(program, args, { cwd: ROOT, stdio: ['ignore', 'ignore', 'pipe'] })
+    this.child = spawn(program, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] })
     this.child.stderr!.setEncoding('utf8').on('data', (text: string) => {
       this.stderr += text
+    })
+    this.child.stdout!.setEncoding('utf8').on('data', (text: string) => {
+      this.stdout += text
     })
     this.ended = new Promise((resolve, reject) => {
       this.child.on('error', reject)
