@@ -208,33 +208,35 @@ class Connection {
     // What waits to be done is no more than what came at once.
     this.#socket.pause()
     setImmediate(async () => {
-      const isDone = await this.#next()
+      const state = await this.#next()
       this.#isBusy = false
-      if (isDone) this.#schedule()
+      if (state === 'done' || (state === 'hungry' && this.#hasEnded)) this.#schedule()
+      // Not before isBusy is over: what has come meanwhile is told of at once.
+      else if (state === 'hungry') this.#socket.resume()
     })
   }
 
-  /** Does the next request; false when there is none, or it cannot be answered now. */
-  async #next(): Promise<boolean> {
+  /** Does the next request; `hungry` when there is none, `waiting` when it cannot be answered now, or never. */
+  async #next(): Promise<'done' | 'hungry' | 'waiting'> {
     const socket = this.#socket
     // Goes on with 'drain'.
-    if (socket.destroyed || socket.writableLength > WAITING_BYTES) return false
+    if (socket.destroyed || socket.writableLength > WAITING_BYTES) return 'waiting'
     const end = this.#text.indexOf('\n')
     if ((end < 0 ? this.#text.length : end) > REQUEST_BYTES) {
       const message = `a request has at most ${REQUEST_BYTES} bytes`
       this.#refuse(undefined, { code: 'too-long', message })
       this.close()
-      return false
+      return 'waiting'
     }
     if (end < 0) {
-      if (this.#hasEnded) this.close()
-      else socket.resume()
-      return false
+      if (!this.#hasEnded) return 'hungry'
+      this.close()
+      return 'waiting'
     }
     const request = this.#text.slice(0, end).trim()
     this.#text = this.#text.slice(end + 1)
     if (request !== '') await this.#do(request)
-    return true
+    return 'done'
   }
 
   async #do(text: string): Promise<void> {

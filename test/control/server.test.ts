@@ -148,6 +148,21 @@ test('who says all at once and hangs up its half is answered', async t => {
   )
 })
 
+test('requests that come while another is being answered are not forgotten', async t => {
+  const { socket } = await serve(t)
+  const client = await ControlClient.open(socket)
+  t.after(() => client.close())
+  const { socket: wire, lines, got } = await connection(t, socket)
+  // In pieces of all sizes, so that some come at each moment of another's answer.
+  const text = '{"weir":1,"request":"ledger"}\n'.repeat(300)
+  for (let at = 0, size = 1; at < text.length; at += size, size = (size * 7 + 3) % 97) {
+    wire.write(text.slice(at, at + size))
+    if (size % 3 === 0) await new Promise(resolve => setImmediate(resolve))
+  }
+  await got(300)
+  assert.equal(lines().length, 300)
+})
+
 test('an answer serves all who ask at about the same time', async t => {
   const { socket } = await serve(t)
   const clients = await Promise.all(Array.from({ length: 20 }, () => ControlClient.open(socket)))
