@@ -239,6 +239,39 @@ export class VirtualSources {
   }
 }
 
+/** What a runtime of the configuration has now. */
+export interface FoundRuntime {
+  /** As in the configuration: `docker`. */
+  readonly runtime: string
+  /** What it has: `containers`. */
+  readonly things: string
+  /** How many; undefined when it cannot be asked. */
+  readonly count: number | undefined
+  /** Why it cannot be asked, and what to do. */
+  readonly problem: string | undefined
+}
+
+/** Asks each runtime of a configuration once. Never rejects, and takes seconds at most. */
+export function findRuntimes(virtual: VirtualConfig): Promise<FoundRuntime[]> {
+  const surroundings = { root: '/', uuidOf: (name: string) => name, ifIndexOf: () => 0 }
+  const runtimes = ROLES.map(name => openRuntime(name, virtual, surroundings)).filter(
+    one => one !== undefined,
+  )
+  return Promise.all(
+    runtimes.reverse().map(async runtime => {
+      const { name, things } = runtime
+      try {
+        const { length } = await runtime.list()
+        return { runtime: name, things, count: length, problem: undefined }
+      } catch (error) {
+        return { runtime: name, things, count: undefined, problem: (error as Error).message }
+      } finally {
+        runtime.close()
+      }
+    }),
+  )
+}
+
 /** What runtimes need of the machine. */
 export interface RuntimeSurroundings {
   readonly root: string

@@ -14,6 +14,8 @@ import { createLogger } from '../health/log.ts'
 import { type Interface, Interfaces, type LocalAddress } from '../interfaces.ts'
 import { type DropTracePoints, dropTracePoints, isFirstNamespace } from '../sources/bpf-drops.ts'
 import { selectPorts } from '../sources/tc-ports.ts'
+import { countText } from '../virtual/runtime.ts'
+import { type FoundRuntime, findRuntimes } from '../virtual-sources.ts'
 import type { DropFeed } from '../wire/netlink/drop-monitor.ts'
 
 /** What a configuration means for the machine it stands on. */
@@ -30,6 +32,8 @@ export interface Explanation {
   readonly pollingSeconds: number
   /** Undefined: dropped packets are not reported. */
   readonly drops: ExplainedDrops | undefined
+  /** Those of the configuration that have containers, services or virtual machines. */
+  readonly runtimes: readonly FoundRuntime[]
   readonly interfaces: readonly ExplainedInterface[]
 }
 
@@ -106,19 +110,20 @@ async function run(names: string[], options: { file?: string; diff?: string; jso
   const machine = await describeMachine()
   const reportsDrops = [config, other].some(one => one?.dropmon !== undefined)
   const kernel = reportsDrops ? await kernelDrops() : NO_DROPS
-  const explanationOf = (one: Config): Explanation => {
-    const all = explain(one, byIndex, interfaces.localAddresses(), machine, kernel)
+  const explanationOf = async (one: Config): Promise<Explanation> => {
+    const runtimes = await findRuntimes(one.virtual)
+    const all = explain(one, byIndex, interfaces.localAddresses(), machine, kernel, runtimes)
     return {
       ...all,
       interfaces: all.interfaces.filter(({ name }) => names.length === 0 || names.includes(name)),
     }
   }
-  const explanation = explanationOf(config)
+  const explanation = await explanationOf(config)
   if (other === undefined) {
     process.stdout.write(options.json ? `${JSON.stringify(explanation)}\n` : formatExplanation(explanation))
   } else {
     const settings = differences(config, other)
-    const effects = effectsOf(explanation, explanationOf(other))
+    const effects = effectsOf(explanation, await explanationOf(other))
     process.stdout.write(
       options.json ? `${JSON.stringify({ settings, effects })}\n` : formatEffects(settings, effects),
     )
@@ -169,6 +174,7 @@ export function explain(
   addresses: readonly LocalAddress[],
   machine: string,
   kernel: KernelDrops = NO_DROPS,
+  runtimes: readonly FoundRuntime[] = [],
 ): Explanation {
   const { psample, tc, polling } = config
   const groups = [
@@ -205,6 +211,7 @@ export function explain(
     psampleGroups: groups,
     pollingSeconds: polling.seconds,
     drops: config.dropmon && explainDrops(config.dropmon, kernel),
+    runtimes,
     interfaces: [...interfaces.values()].map(port => ({
       name: port.name,
       ifIndex: port.ifIndex,
@@ -319,6 +326,10 @@ export function formatExplanation(explanation: Explanation): string {
       const known = unknown.length === 0 ? 'all known' : `unknown to weir: ${unknown.join(', ')}`
       facts.push(['', `${drops.reasons} drop reasons in this kernel, ${known}`])
     }
+  }
+
+  for (const { runtime, things, count, problem } of explanation.runtimes) {
+    facts.push([runtime, problem ?? `${countText(count!, things)} found`])
   }
 
   const rows = interfaces.flatMap(port => {

@@ -58,7 +58,7 @@ export async function lookIntoNamespace(
     return {
       devices: { pid, counted: devicesOf(devices, idOfUs) },
       adapters: devices
-        .filter(({ loopback, mac }) => !loopback && mac !== undefined && MAC.test(mac))
+        .filter(({ adminUp, loopback, mac }) => adminUp && !loopback && mac !== undefined && MAC.test(mac))
         .map(({ ifIndex, mac }) => ({ ifIndex: ends.get(ifIndex) ?? 0, mac: mac! }))
         .slice(0, MOST_ADAPTERS),
     }
@@ -84,11 +84,14 @@ export function devicesOf(devices: readonly NetworkDevice[], idOfUs: number | un
   return toUs.length > 0 ? new Set(toUs.map(({ name }) => name)) : countedDevices(devices)
 }
 
-function toDevice(link: Link): NetworkDevice & { readonly mac: string | undefined } {
+function toDevice(
+  link: Link,
+): NetworkDevice & { readonly adminUp: boolean; readonly mac: string | undefined } {
   return {
     ifIndex: link.ifIndex,
     name: link.name,
     loopback: (link.flags & IFF.loopback) !== 0,
+    adminUp: (link.flags & IFF.up) !== 0,
     kind: link.kind,
     masterIfIndex: link.master,
     linkIfIndex: link.link === 0 ? undefined : link.link,

@@ -51,6 +51,11 @@ export interface Runtime {
 /** What every request to a runtime has to end within. */
 export const REQUEST_TIMEOUT_MS = 5000
 
+/** `2 containers`, `1 container` */
+export function countText(count: number, things: string): string {
+  return `${count} ${count === 1 ? things.replace(/s$/, '') : things}`
+}
+
 /** Says of a socket that cannot be used what to do; other errors are told as they are. */
 export function connectionError(error: unknown, what: string, path: string, advice: string): Error {
   const { code, message } = error as NodeJS.ErrnoException

@@ -1,7 +1,7 @@
 import type { Ledger, Loss } from '../health/ledger.ts'
 import type { Logger } from '../health/log.ts'
 import type { Registry } from './registry.ts'
-import type { Found, Runtime } from './runtime.ts'
+import { countText, type Found, type Runtime } from './runtime.ts'
 
 /** Asks a runtime again and again what it has, and tells the registry. */
 
@@ -132,7 +132,7 @@ export class Search {
     this.#problem = undefined
     const present = this.status().present
     if (this.#searches === 1 || this.#told !== undefined) {
-      log.info({ part: runtime.name }, `${runtime.name}: ${present} ${runtime.things} found`)
+      log.info({ part: runtime.name }, `${runtime.name}: ${countText(present, runtime.things)} found`)
     }
     this.#told = undefined
   }

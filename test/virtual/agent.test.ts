@@ -4,9 +4,11 @@
  * kernel's own figures.
  */
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { promisify } from 'node:util'
 import { findRecord } from '../../agent/wire/sflow/block.ts'
 import { hostAdapters, hostDescr, hostParent } from '../../agent/wire/sflow/counters/host.ts'
 import { portName } from '../../agent/wire/sflow/counters/interface.ts'
@@ -41,6 +43,7 @@ import {
 } from '../support/lab.ts'
 import { startFakeSystemd, startUnitProcess } from '../support/systemd.ts'
 
+const MAIN = join(import.meta.dirname, '../../agent/main.ts')
 const HOST = { type: 2, index: 1 }
 const LOGICAL = 3
 const PORT = 6343
@@ -316,6 +319,19 @@ test('containers, pods, virtual machines and services, as the kernel counts them
     return role?.num_domains === 1 && role
   })
   assert.equal(node.cpus, Number(run('nproc', '--all')))
+
+  // What is there is also told without the agent.
+  const [program, ...rest] = [...inNamespace(host.namespace), process.execPath, MAIN, 'explain', '-f', file]
+  const { stdout } = await promisify(execFile)(program!, rest)
+  for (const line of [
+    /^systemd +1 service found$/m,
+    /^docker +2 containers found$/m,
+    /^containerd +2 containers found$/m,
+    /^k8s +1 pod found$/m,
+    /^kvm +1 virtual machine found$/m,
+  ]) {
+    assert.match(stdout, line)
+  }
 
   // What changes is noticed: Docker tells, the others are asked again.
   podman.command('pause', 'busy')
