@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path'
 import { Command } from 'commander'
 import { DEFAULT_FILES } from '../config/load.ts'
 import { CONTROL_SOCKET } from '../control/protocol.ts'
+import { type LogLevels, readLogLevels } from '../health/log-levels.ts'
 import { PID_FILE } from './pid-file.ts'
 import { AGENT_USER } from './privileges.ts'
 import { run } from './run.ts'
@@ -44,11 +45,19 @@ async function container(): Promise<void> {
   const common = {
     user: AGENT_USER,
     drop: true,
-    logLevel: process.env.LOG_LEVEL ?? 'info',
+    logLevel: logLevels(process.env.LOG_LEVEL ?? 'info'),
     ...files(),
   }
   const mounted = DEFAULT_FILES.find(file => existsSync(file))
   await run({ ...common, file: mounted ?? writeConfiguration(containerConfiguration(process.env)) })
+}
+
+function logLevels(text: string): LogLevels {
+  try {
+    return readLogLevels(text)
+  } catch (error) {
+    throw new Error(`LOG_LEVEL=${text}: ${(error as Error).message}`)
+  }
 }
 
 /** The configuration that the variables ask for. Throws where one of them makes no sense. */

@@ -6,7 +6,8 @@ import type { Config } from '../config/config.ts'
 import { DEFAULT_FILES } from '../config/load.ts'
 import { CONTROL_SOCKET } from '../control/protocol.ts'
 import type { ControlServer } from '../control/server.ts'
-import { createLogger, type Logger } from '../health/log.ts'
+import { createLogger, type LogFormat, type Logger } from '../health/log.ts'
+import type { LogLevels } from '../health/log-levels.ts'
 import { releaseStartMemory } from '../kernel/memory.ts'
 import { processCalled } from '../kernel/processes.ts'
 import { ServiceManager } from '../kernel/service-manager.ts'
@@ -28,7 +29,8 @@ export interface DaemonOptions {
   readonly output?: string
   readonly pidFile?: string
   readonly control?: string
-  readonly logLevel: string
+  readonly logLevel: LogLevels
+  readonly logFormat?: LogFormat
   /** Why more privileges are kept than are needed. */
   readonly note: string | undefined
 }
@@ -38,7 +40,7 @@ export async function runDaemon(
   { config, file, text }: { readonly config: Config; readonly file: string; readonly text: string },
   options: DaemonOptions,
 ): Promise<void> {
-  const log = createLogger(options.logLevel)
+  const log = createLogger(options.logLevel, options.logFormat && { format: options.logFormat })
   const manager = new ServiceManager()
   if (options.note !== undefined) log.warn(options.note)
   const pidFile = openPidFile(options.pidFile, file, log)

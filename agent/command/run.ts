@@ -1,9 +1,10 @@
-import { Command, Option } from 'commander'
+import { Command, InvalidArgumentError, Option } from 'commander'
 import { AUTO_FILE } from '../auto-file.ts'
 import { loadConfigFile } from '../config/load.ts'
 import { formatProblem, linesOf } from '../config/problem.ts'
 import { CONTROL_SOCKET } from '../control/protocol.ts'
-import { LOG_LEVELS } from '../health/log-levels.ts'
+import type { LogFormat } from '../health/log.ts'
+import { LOG_LEVELS, type LogLevels, readLogLevels } from '../health/log-levels.ts'
 import { PID_FILE } from './pid-file.ts'
 import { AGENT_USER, dropPrivileges } from './privileges.ts'
 
@@ -32,9 +33,19 @@ export function runCommand(): Command {
     .option('--user <name>', 'user to become when started as root, if there is one of that name', AGENT_USER)
     .option('--no-drop', 'keep every privilege, also those that the configuration does not need')
     .addOption(
-      new Option('--log-level <level>', 'least important messages to log')
+      new Option(
+        '--log-level <level>',
+        'least important messages to log; for single parts as in info,psample=debug',
+      )
         .choices(LOG_LEVELS)
-        .default('info'),
+        .argParser(parseLogLevels)
+        .default(readLogLevels('info'), 'info'),
+    )
+    .addOption(
+      new Option(
+        '--log-format <format>',
+        'how log lines are written (default: text on a terminal, else json)',
+      ).choices(['text', 'json']),
     )
     .action(run)
 }
@@ -47,7 +58,16 @@ export interface RunOptions {
   readonly user: string
   /** False when the user asked for --no-drop. */
   readonly drop: boolean
-  readonly logLevel: string
+  readonly logLevel: LogLevels
+  readonly logFormat?: LogFormat
+}
+
+function parseLogLevels(text: string): LogLevels {
+  try {
+    return readLogLevels(text)
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message)
+  }
 }
 
 /** Runs the agent until a signal ends it. */

@@ -112,6 +112,7 @@ export function statusLines(status: Status, before: Status, most: number): strin
     '',
     ...ledgerLines(status),
     ...warningLines(status, before),
+    ...logLines(status),
   ]
 }
 
@@ -247,6 +248,17 @@ function warningLines(status: Status, before: Status): string[] {
     `warning: ${printable(what)}`,
     `         ${printable(mend)}`,
   ])
+}
+
+/** Log lines that are shown. */
+const LOG_LINES = 5
+
+function logLines({ log }: Status): string[] {
+  const last = log.slice(-LOG_LINES).map(({ time, level, part, message }) => {
+    const where = part === undefined ? '' : `${printable(part)}: `
+    return `  ${time.slice(0, 19).replace('T', ' ')} ${level} ${where}${printable(message, 300)}`
+  })
+  return last.length === 0 ? [] : ['', 'last warnings of the log (UTC)', ...last]
 }
 
 function more(count: number, what: string): string[] {

@@ -2,6 +2,7 @@ import type { Config } from '../config/config.ts'
 import type { DropStatus } from '../drop-reports.ts'
 import type { CollectorStatus } from '../export/collectors.ts'
 import type { Balance, Ledger } from '../health/ledger.ts'
+import { type LogEntry, recentProblems } from '../health/log.ts'
 import type { Interface } from '../interfaces.ts'
 import { version } from '../version.ts'
 import type { LinkStats64 } from '../wire/netlink/rt-stats.ts'
@@ -31,6 +32,8 @@ export interface Status {
     readonly datagrams: number
   }
   readonly ledger: LedgerStatus
+  /** The last warnings and errors of the log, oldest first. */
+  readonly log: readonly LogEntry[]
 }
 
 export interface AgentStatus {
@@ -164,6 +167,7 @@ export function statusOf(observed: Observed): Status {
       datagrams: observed.datagrams,
     },
     ledger: ledgerOf(observed),
+    log: recentProblems(),
   }
 }
 

@@ -31,3 +31,16 @@ function escapeOf(character: string): string {
   if (code < 0x100) return NAMED[character] ?? `\\x${code.toString(16).padStart(2, '0')}`
   return code < 0x1_0000 ? `\\u${code.toString(16).padStart(4, '0')}` : `\\u{${code.toString(16)}}`
 }
+
+/** A line of JSON with everything that printable() escapes as `\\uXXXX`: the same values, and nothing for a terminal to obey. */
+export function escapeJson(line: string): string {
+  const text = line.endsWith('\n') ? line.slice(0, -1) : line
+  if (!UNPRINTABLE.test(text)) return line
+  const escaped = text.replace(ALL_UNPRINTABLE, characters =>
+    Array.from({ length: characters.length }, (_, i) => {
+      const code = characters.charCodeAt(i)
+      return `\\u${code.toString(16).padStart(4, '0')}`
+    }).join(''),
+  )
+  return text === line ? escaped : `${escaped}\n`
+}

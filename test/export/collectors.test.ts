@@ -52,7 +52,7 @@ function collectors(
 ) {
   const lines: { level: number; msg: string }[] = []
   const ledger = new Ledger()
-  const log = createLogger('info', { write: line => lines.push(JSON.parse(line)) })
+  const log = createLogger('info', { stream: { write: line => lines.push(JSON.parse(line)) } })
   const under = new Collectors({
     collectors: hosts.map(config),
     ledger,

@@ -1,0 +1,115 @@
+/** What the log says, to whom, and in which form. */
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { createLogger, RateLimitedLog, recentProblems } from '../../agent/health/log.ts'
+import { readLogLevels } from '../../agent/health/log-levels.ts'
+
+function logged(levels: string, format: 'text' | 'json') {
+  const lines: string[] = []
+  return { lines, log: createLogger(levels, { format, stream: { write: line => void lines.push(line) } }) }
+}
+
+const HOSTILE = 'a\u001b[31m"b\n\u009b2J\u202e\u{e0041}'
+
+describe('the log', () => {
+  test('for programs: JSON with what was said, and nothing that a terminal obeys', () => {
+    const { lines, log } = logged('info', 'json')
+    log.child({ part: 'pcap', interface: HOSTILE }).warn({ counts: { [HOSTILE]: 1 } }, `${HOSTILE} is gone`)
+    assert.equal(lines.length, 1)
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not be there
+    assert.doesNotMatch(lines[0]!.slice(0, -1), /[\u0000-\u001f\u007f-\u009f\u202e]/)
+    const { time, ...rest } = JSON.parse(lines[0]!) as Record<string, unknown>
+    assert.match(String(time), /^\d{4}-\d\d-\d\dT.*Z$/)
+    assert.deepEqual(rest, {
+      level: 40,
+      part: 'pcap',
+      interface: HOSTILE,
+      counts: { [HOSTILE]: 1 },
+      msg: `${HOSTILE} is gone`,
+    })
+  })
+
+  test('for people: one line, time, level, part, message, facts', () => {
+    const { lines, log } = logged('info', 'text')
+    const line = (text: string) => text.replace(/^\d\d:\d\d:\d\d\.\d{3} /, 'TIME ')
+    log.child({ part: 'pcap' }).info({ interface: HOSTILE, rate: 400 }, `${HOSTILE} is sampled`)
+    log.error('no part')
+    assert.deepEqual(lines.map(line), [
+      'TIME info  pcap: a\\x1b[31m"b\\n\\x9b2J\\u202e\\u{e0041} is sampled (interface=a\\x1b[31m"b\\n\\x9b2J\\u202e\\u{e0041}, rate=400)\n',
+      'TIME error no part\n',
+    ])
+  })
+
+  test('the last warnings are kept, a bounded number of them', () => {
+    const { log } = logged('info', 'json')
+    for (let i = 0; i < 30; i++) log.warn({ part: 'x' }, `problem ${i}`)
+    log.info('nothing')
+    log.error(HOSTILE)
+    const kept = recentProblems()
+    assert.equal(kept.length, 20)
+    assert.deepEqual(
+      kept.slice(-2).map(({ level, part, message }) => ({ level, part, message })),
+      [
+        { level: 'warn', part: 'x', message: 'problem 29' },
+        { level: 'error', part: undefined, message: 'a\\x1b[31m"b\\n\\x9b2J\\u202e\\u{e0041}' },
+      ],
+    )
+  })
+
+  const said = (levels: string) => {
+    const { lines, log } = logged(levels, 'json')
+    const psample = log.child({ part: 'psample' }).child({ group: 1 })
+    for (const level of ['debug', 'info', 'error'] as const) {
+      psample[level](`psample ${level}`)
+      log[level]({ part: 'tc' }, `tc ${level}`)
+      log[level](level)
+    }
+    return lines.map(line => (JSON.parse(line) as { msg: string }).msg)
+  }
+  const cases = [
+    { levels: 'info', lines: ['psample info', 'tc info', 'info', 'psample error', 'tc error', 'error'] },
+    {
+      levels: 'info,psample=debug',
+      lines: ['psample debug', 'psample info', 'tc info', 'info', 'psample error', 'tc error', 'error'],
+    },
+    { levels: 'warn,tc=info', lines: ['tc info', 'psample error', 'tc error', 'error'] },
+    { levels: 'tc=silent', lines: ['psample info', 'info', 'psample error', 'error'] },
+    { levels: 'silent,psample=error', lines: ['psample error'] },
+    { levels: 'silent', lines: [] },
+  ]
+  for (const { levels, lines } of cases)
+    test(`--log-level ${levels}`, () => assert.deepEqual(said(levels), lines))
+
+  for (const levels of [
+    '',
+    'loud',
+    'info,debug',
+    'info,psample',
+    'info,=debug',
+    'psample=',
+    'info,,psample=debug',
+  ]) {
+    test(`--log-level ${levels || '(nothing)'} is refused`, () => {
+      assert.throws(() => readLogLevels(levels), /^Error: Allowed choices are trace, .*PART=LEVEL/)
+    })
+  }
+
+  test('what happens again and again is told once in a while, with how often it was not', () => {
+    let now = 0
+    const said: [string, number][] = []
+    const limited = new RateLimitedLog(1000, () => now)
+    const line = (key: string) => limited.line(key, held => void said.push([key, held]))
+    for (; now < 2500; now += 100) line('a')
+    line('b')
+    assert.deepEqual(said, [
+      ['a', 0],
+      ['a', 9],
+      ['a', 9],
+      ['b', 0],
+    ])
+    // Keys without end do not fill the memory: the oldest are forgotten.
+    for (let i = 0; i < 5000; i++) line(`key ${i}`)
+    line('a')
+    assert.deepEqual(said.at(-1), ['a', 0])
+  })
+})
