@@ -33,6 +33,7 @@ interface Addon {
   ): ArrayBuffer | number
   sendBatch(handle: Handle, memory: ArrayBuffer, spans: Int32Array, first: number, count: number): number
   sendAsync(handle: Handle, bytes: Uint8Array): Promise<number> | number
+  control(handle: Handle, request: number, name: Uint8Array, bytes: Uint8Array): Promise<number> | number
 }
 
 /** setns() failed rather than socket(): the addon gives its errno beyond the range of errno values. */
@@ -266,6 +267,15 @@ export class KernelSocket {
   /** Sends one message on a thread of the pool, for requests that the kernel executes while it takes them. */
   async sendAsync(bytes: Uint8Array, operation: string): Promise<void> {
     check(await this.#addon.sendAsync(this.#handle, bytes), operation)
+  }
+
+  /**
+   * Asks about a network device by ioctl(2) with a struct ifreq whose data are `bytes`, which the answer overwrites. It
+   * runs on a thread of the pool. An answer longer than `bytes` is EFAULT.
+   */
+  async control(request: number, device: string, bytes: Uint8Array, operation: string): Promise<void> {
+    const name = new TextEncoder().encode(device)
+    check(await this.#addon.control(this.#handle, request, name, bytes), operation)
   }
 
   /** Closes the descriptor as soon as no send uses it; onBatch is not called again. May be called twice. */

@@ -59,6 +59,7 @@ NAPI_MODULE_INIT()
 		{ "receive", receiver_start_call },
 		{ "sendBatch", send_batch_call },
 		{ "sendAsync", send_async_call },
+		{ "control", control_call },
 	};
 	struct environment *environment = calloc(1, sizeof(*environment));
 	napi_value function;

@@ -29,7 +29,7 @@ struct environment {
 
 /*
  * References are held by: the JavaScript handle until it is collected, the poll until libuv lets go of it, each
- * send under way on another thread, and whoever is calling into JavaScript. The descriptor is closed when the
+ * send or control request under way on another thread, and whoever is calling into JavaScript. The descriptor is closed when the
  * socket is closed and no thread uses it, so its number is not reused under a running send.
  */
 struct socket {
@@ -38,6 +38,7 @@ struct socket {
 	struct socket **link;
 	struct receiver *receiver;
 	size_t references;
+	/* Sends and control requests under way on other threads. */
 	size_t sends;
 	int fd;
 	bool closed;
@@ -71,5 +72,6 @@ napi_value socket_attach_filter_call(napi_env env, napi_callback_info info);
 napi_value receiver_start_call(napi_env env, napi_callback_info info);
 napi_value send_batch_call(napi_env env, napi_callback_info info);
 napi_value send_async_call(napi_env env, napi_callback_info info);
+napi_value control_call(napi_env env, napi_callback_info info);
 
 #endif
