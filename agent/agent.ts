@@ -9,8 +9,6 @@ import type { ControlServer } from './control/server.ts'
 import type { Observed } from './control/status.ts'
 import { controlSocket } from './control-socket.ts'
 import { hostReaders } from './counters/host-readers.ts'
-import { interfaceReaders } from './counters/interface-readers.ts'
-import { InterfaceStatistics } from './counters/interface-statistics.ts'
 import { Budget } from './datasource/budget.ts'
 import { CountersWriter } from './datasource/counters-writer.ts'
 import { Poller, type PollFailure } from './datasource/poller.ts'
@@ -20,7 +18,8 @@ import type { Datagrams } from './export/datagrams.ts'
 import { Exporter } from './export/exporter.ts'
 import { Ledger } from './health/ledger.ts'
 import { type Logger, RateLimitedLog } from './health/log.ts'
-import { type Interface, type InterfaceEvent, Interfaces } from './interfaces.ts'
+import { InterfacePolling } from './interface-polling.ts'
+import { type InterfaceEvent, Interfaces } from './interfaces.ts'
 import { UdpSender } from './kernel/udp-sender.ts'
 import { KernelSamplers } from './kernel-samplers.ts'
 import { PcapSamplers } from './pcap-samplers.ts'
@@ -34,8 +33,6 @@ import { VirtualSources } from './virtual-sources.ts'
 
 /** Data source of the host as a whole. */
 const HOST = { type: 2, index: 1 } as const
-/** Data source type of an interface. */
-const INTERFACE = 0
 /** Kernel counts are read, and the ledger brought up to date, this often. */
 const HOUSEKEEPING_MS = 1000
 /** The largest N of 1 in N that the kernel's samplers take. */
@@ -62,7 +59,7 @@ export class Agent {
   readonly #drops: DropReports
   readonly #applications: ApplicationSources
   readonly #virtual: VirtualSources
-  #statistics: InterfaceStatistics | undefined
+  readonly #interfacePolling: InterfacePolling
   #budget: Budget | undefined
   /** Samples, and the time, when the budget was last looked at. */
   #budgeted = { samples: 0, atMs: 0 }
@@ -105,6 +102,12 @@ export class Agent {
       onFailure: failure => this.#readerFailed(failure),
     })
     this.#applications = new ApplicationSources({ datagrams: this.#datagrams, ledger, log })
+    this.#interfacePolling = new InterfacePolling({
+      poller: this.#poller,
+      interfaces: this.#interfaces,
+      log,
+      named: port => this.#virtual.named(port),
+    })
     this.#drops = new DropReports({ datagrams: this.#datagrams, interfaces: this.#interfaces, ledger, log })
     const samplers = {
       log,
@@ -195,6 +198,7 @@ export class Agent {
     if (differs('uuid')) this.#pollHost()
     if (differs('polling')) this.#changePolling()
     await this.#attempt('virtual', () => this.#virtual.change(config))
+    await this.#attempt('counters', () => this.#interfacePolling.change(config))
     this.#sampler.headerBytes = config.headerBytes
     // The cookies of the tc samplers carry the sub-agent.
     if (config.tc === undefined || config.psample === undefined || differs('subAgentId')) {
@@ -229,8 +233,8 @@ export class Agent {
     this.#datagrams.flush()
     this.logStatus()
     this.#exporter.stop()
-    this.#statistics?.close()
     this.#bridgeVlans.stop()
+    this.#interfacePolling.stop()
     this.#interfaces.stop()
   }
 
@@ -273,7 +277,7 @@ export class Agent {
       drops,
       interfaces: this.#interfaces.byIndex,
       sources: [...this.#kernelSamplers.sources(), ...this.#pcapSamplers.sources(), ...this.#drops.sources()],
-      interfaceCounters: async () => (await this.#statistics?.all()) ?? new Map(),
+      interfaceCounters: () => this.#interfacePolling.all(),
       sampledBy: ifIndex => this.#pcapSamplers.sampledBy(ifIndex),
     }
   }
@@ -310,8 +314,7 @@ export class Agent {
     this.#poller.start()
     // The host comes first: the first source is polled at once.
     this.#pollHost()
-    this.#statistics = await InterfaceStatistics.open()
-    for (const port of this.#interfaces.byIndex.values()) this.#poll(port)
+    await this.#interfacePolling.start(this.#config)
   }
 
   #pollHost(): void {
@@ -325,37 +328,18 @@ export class Agent {
   #changePolling(): void {
     const intervalMs = this.#config.polling.seconds * 1000
     this.#poller.changeInterval(HOST.type, HOST.index, intervalMs)
-    for (const index of this.#interfaces.byIndex.keys()) {
-      this.#poller.changeInterval(INTERFACE, index, intervalMs)
-    }
-  }
-
-  /** Polls an interface that is up; loopback has nothing that a network engineer asks for. */
-  #poll(port: Interface): void {
-    if (this.#statistics === undefined || port.loopback) return
-    const index = port.ifIndex
-    if (!port.adminUp) {
-      this.#poller.remove(INTERFACE, index)
-      return
-    }
-    const intervalMs = this.#config.polling.seconds * 1000
-    const now = () => this.#virtual.named(this.#interfaces.byIndex.get(index))
-    const readers = interfaceReaders(index, now, this.#statistics)
-    this.#poller.add({ type: INTERFACE, index, intervalMs, readers })
   }
 
   #interfaceChanged(event: InterfaceEvent): void {
     if (!this.#running) return
     if (event.type === 'remove') {
       const { ifIndex } = event.before
-      this.#poller.remove(INTERFACE, ifIndex)
       // At once: another interface may get the same ifIndex before the samplers are looked at.
       void this.#attempt('pcap', () => this.#pcapSamplers.remove(ifIndex))
       this.#kernelSamplers.forget(ifIndex)
       this.#sampler.forget(ifIndex)
-    } else if (event.type === 'add' || event.before.adminUp !== event.after.adminUp) {
-      this.#poll(event.after)
     }
+    this.#interfacePolling.interfaceChanged(event)
     this.#settling ??= setTimeout(() => {
       this.#settling = undefined
       this.#address.elect()

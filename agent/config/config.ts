@@ -46,6 +46,18 @@ export interface Config {
   /** Present when the block is. */
   readonly dropmon: DropmonConfig | undefined
   readonly virtual: VirtualConfig
+  readonly counters: CountersConfig
+}
+
+export interface CountersConfig {
+  /** Interfaces to poll, up or down; undefined takes switch ports, and others once they are up. */
+  readonly interfaces: RegExp | undefined
+  /** How old what is read of a pluggable module may become; 0 reads none. */
+  readonly moduleSeconds: number
+  /** Tell of priority flow control, where a driver has it. */
+  readonly pfc: boolean
+  /** Tell of queueing disciplines, in a structure of weir's own. */
+  readonly queues: boolean
 }
 
 export interface SamplingConfig {

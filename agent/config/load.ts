@@ -247,6 +247,12 @@ function toConfig({ values, places }: Parsed, file: string): Config {
     transit: values.ebpf?.transit ?? true,
     dropmon: values.dropmon && toDropmon(values.dropmon),
     virtual: toVirtual(values),
+    counters: {
+      interfaces: values.counters?.interfaces,
+      moduleSeconds: values.counters?.modules ?? 300,
+      pfc: values.counters?.pfc ?? true,
+      queues: values.counters?.queues ?? false,
+    },
   }
 }
 

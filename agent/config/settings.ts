@@ -596,6 +596,29 @@ export const settings = {
     inactive: 'Open vSwitch is not configured by weir yet',
   }),
   nvml: block({}, 'Reports counters of NVIDIA GPUs.', { inactive: vendor('NVML') }),
+  counters: block(
+    {
+      interfaces: optional(
+        kind.regex(),
+        '^(eth|swp)[0-9]+$',
+        'Interfaces whose counters are sent, up or down. Without it: the ports of a switch, and others from the first ' +
+          'time that they are up; not loopback.',
+      ),
+      modules: setting(
+        kind.int(0, 86_400),
+        '300',
+        'Seconds between readings of a pluggable module (temperature, power of each lane); 0 reads none.',
+      ),
+      pfc: setting(kind.onOff(), 'on', 'Send what priority flow control counts, where a driver offers it.'),
+      queues: setting(
+        kind.onOff(),
+        'off',
+        "Send what queueing disciplines count, in a structure of weir's own that other collectors step over.",
+      ),
+    },
+    'What is sent of interfaces besides their samples.',
+    { ours: true },
+  ),
   vpp: block(
     {
       ifOffset: setting(kind.int(0), '1000000000', 'Added to VPP interface numbers.'),

@@ -4,18 +4,14 @@ import { low32 } from '../kernel/files.ts'
 import type { EthernetStats } from '../wire/netlink/ethtool.ts'
 import { type EthernetCounters, ethernetCounters } from '../wire/sflow/counters/interface.ts'
 import { UNKNOWN32 } from '../wire/struct.ts'
+import type { AskEthernet } from './interface-readers.ts'
 import type { CounterReader } from './reader.ts'
 
 /** `ethernet` gives undefined, each time, for an interface whose driver does not count so. */
-export function ethernetCountersReader(
-  ethernet: () => Promise<EthernetStats | undefined>,
-): CounterReader<typeof ethernetCounters> {
+export function ethernetCountersReader(ethernet: AskEthernet): CounterReader<typeof ethernetCounters> {
   return {
     record: ethernetCounters,
-    async read() {
-      const stats = await ethernet()
-      return stats && ethernetCountersOf(stats)
-    },
+    read: () => ethernet()?.then(stats => stats && ethernetCountersOf(stats)),
   }
 }
 

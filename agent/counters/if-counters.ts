@@ -6,6 +6,7 @@ import type { EthernetMacStats, EthernetStats } from '../wire/netlink/ethtool.ts
 import type { InterfaceStats, LinkStats64 } from '../wire/netlink/rt-stats.ts'
 import { type IfCounters, ifCounters } from '../wire/sflow/counters/interface.ts'
 import { UNKNOWN32 } from '../wire/struct.ts'
+import type { AskEthernet } from './interface-readers.ts'
 import type { CounterReader } from './reader.ts'
 
 export interface IfCountersSources {
@@ -13,7 +14,7 @@ export interface IfCountersSources {
   readonly port: () => Interface | undefined
   readonly stats: () => Promise<InterfaceStats | undefined>
   /** What its driver counts at the MAC; undefined, each time, when it does not. */
-  readonly ethernet: () => Promise<EthernetStats | undefined>
+  readonly ethernet: AskEthernet
 }
 
 /** A driver that asks its firmware takes some milliseconds for an answer. */
@@ -32,8 +33,10 @@ export function ifCountersReader(sources: IfCountersSources): CounterReader<type
     record: ifCounters,
     async read() {
       // First the multicasts, then all packets: the difference then errs towards too many.
-      if (asksMac) {
-        const answer = await within(PATIENCE_MS, macOf(sources.ethernet()))
+      const question = asksMac ? sources.ethernet() : undefined
+      if (asksMac && question === undefined) asksMac = false
+      if (question !== undefined) {
+        const answer = await within(PATIENCE_MS, macOf(question))
         asksMac = answer !== undefined || last !== undefined
         mac = answer ?? mac
       }

@@ -1,12 +1,13 @@
 import { resolveFamily } from '../kernel/genl.ts'
-import { NETLINK_GENERIC, NETLINK_ROUTE, NetlinkError, NetlinkSocket } from '../kernel/netlink-socket.ts'
+import { NETLINK_GENERIC, NETLINK_ROUTE, NetlinkSocket } from '../kernel/netlink-socket.ts'
+import { getPfc, type PfcState, readPfc } from '../wire/netlink/dcb.ts'
 import {
   ETHTOOL_FAMILY,
   type EthernetStats,
   getEthernetStats,
   readEthernetStats,
 } from '../wire/netlink/ethtool.ts'
-import type { Message } from '../wire/netlink/message.ts'
+import type { QdiscStats } from '../wire/netlink/qdisc-stats.ts'
 import { getLink, type Link, readLink } from '../wire/netlink/rt-link.ts'
 import {
   getStats,
@@ -15,49 +16,59 @@ import {
   readStats,
   type StatsWanted,
 } from '../wire/netlink/rt-stats.ts'
+import { Questions } from './questions.ts'
+import { qdiscsOf } from './queues.ts'
+
+interface Ethtool {
+  readonly questions: Questions
+  readonly family: number
+}
 
 /**
  * Asks the kernel for the figures of single interfaces, on sockets that serve nothing else. An interface that is gone,
  * and a driver that has no such figures, are no errors: the answer is then undefined.
  */
 export class InterfaceStatistics {
-  readonly #route: NetlinkSocket
-  readonly #ethtool: { readonly socket: NetlinkSocket; readonly family: number } | undefined
+  readonly #route: Questions
+  /** Apart, because a driver may have to ask its firmware. */
+  readonly #bridging: Questions
+  readonly #qdiscs: ReturnType<typeof qdiscsOf>
+  readonly #ethtool: Ethtool | undefined
 
   /** `namespace`: name or path of a network namespace; undefined for our own. Needs no privilege. */
   static async open(namespace?: string): Promise<InterfaceStatistics> {
-    const route = NetlinkSocket.open(NETLINK_ROUTE, { namespace, strictChecking: true })
+    const open = (operation: string) =>
+      new Questions(NetlinkSocket.open(NETLINK_ROUTE, { namespace, strictChecking: true }), operation)
+    const route = open('read the statistics of interfaces')
     try {
-      const socket = NetlinkSocket.open(NETLINK_GENERIC, { namespace })
-      const family = await resolveFamily(socket, ETHTOOL_FAMILY).catch((error: Error) => {
-        socket.close()
+      const bridging = open('read the flow control of interfaces')
+      try {
+        return new InterfaceStatistics(route, bridging, await openEthtool(namespace))
+      } catch (error) {
+        bridging.close()
         throw error
-      })
-      if (family === undefined) socket.close()
-      return new InterfaceStatistics(route, family && { socket, family: family.id })
+      }
     } catch (error) {
       route.close()
       throw error
     }
   }
 
-  private constructor(
-    route: NetlinkSocket,
-    ethtool: { readonly socket: NetlinkSocket; readonly family: number } | undefined,
-  ) {
+  private constructor(route: Questions, bridging: Questions, ethtool: Ethtool | undefined) {
     this.#route = route
+    this.#bridging = bridging
     this.#ethtool = ethtool
+    this.#qdiscs = qdiscsOf(route)
   }
 
   async stats(ifIndex: number, wanted: StatsWanted): Promise<InterfaceStats | undefined> {
-    const operation = `read the statistics of interface ${ifIndex}`
-    const reply = await unlessAbsent(this.#route.request(getStats(ifIndex, wanted), operation))
+    const reply = await this.#route.ask(getStats(ifIndex, wanted))
     return reply && readStats(reply)
   }
 
   /** The kernel's counters of all interfaces, by ifIndex; for people who look, not for polling. */
   async all(): Promise<Map<number, LinkStats64>> {
-    const parts = await this.#route.dump(getStats(0, ['link64']), 'read the statistics of all interfaces')
+    const parts = await this.#route.dump(getStats(0, ['link64']))
     const known = parts
       .map(readStats)
       .flatMap(({ ifIndex, link64 }) => (link64 ? [[ifIndex, link64] as const] : []))
@@ -66,34 +77,48 @@ export class InterfaceStatistics {
 
   /** The link with what its bond says of it. */
   async link(ifIndex: number): Promise<Link | undefined> {
-    const operation = `read the link of interface ${ifIndex}`
-    const reply = await unlessAbsent(this.#route.request(getLink(ifIndex), operation))
+    const reply = await this.#route.ask(getLink(ifIndex))
     return reply && readLink(reply)
   }
 
   /** What the driver counts by the names of IEEE 802.3; often little or nothing (Linux 5.13). */
   async ethernet(ifIndex: number): Promise<EthernetStats | undefined> {
     if (this.#ethtool === undefined) return undefined
-    const { socket, family } = this.#ethtool
-    const operation = `read the Ethernet statistics of interface ${ifIndex}`
-    const reply = await unlessAbsent(socket.request(getEthernetStats(family, ifIndex), operation))
+    const { questions, family } = this.#ethtool
+    const reply = await questions.ask(getEthernetStats(family, ifIndex))
     return reply && readEthernetStats(reply)
   }
+
+  /** What priority flow control has counted; undefined when the driver has none. */
+  async pfc(name: string): Promise<PfcState | undefined> {
+    const reply = await this.#bridging.ask(getPfc(name))
+    return reply && readPfc(reply)
+  }
+
+  /** What queueing disciplines have counted, by ifIndex. */
+  readonly qdiscs = (): Promise<ReadonlyMap<number, readonly QdiscStats[]>> => this.#qdiscs()
 
   /** Questions under way fail. May be called twice. */
   close(): void {
     this.#route.close()
-    this.#ethtool?.socket.close()
+    this.#bridging.close()
+    this.#ethtool?.questions.close()
   }
 }
 
-/** EOPNOTSUPP: the driver has no ethtool operations, or the kernel's ethtool no statistics (before 5.13). */
-async function unlessAbsent(reply: Promise<Message | undefined>): Promise<Message | undefined> {
-  try {
-    return await reply
-  } catch (error) {
-    if (!(error instanceof NetlinkError)) throw error
-    if (error.code === 'ENODEV' || error.code === 'EOPNOTSUPP') return undefined
+/** Undefined where the kernel has no ethtool netlink (before 5.6). */
+async function openEthtool(namespace: string | undefined): Promise<Ethtool | undefined> {
+  const socket = NetlinkSocket.open(NETLINK_GENERIC, { namespace })
+  const family = await resolveFamily(socket, ETHTOOL_FAMILY).catch((error: Error) => {
+    socket.close()
     throw error
+  })
+  if (family !== undefined) {
+    return {
+      questions: new Questions(socket, 'read the Ethernet statistics of interfaces'),
+      family: family.id,
+    }
   }
+  socket.close()
+  return undefined
 }

@@ -15,21 +15,28 @@ export function lagPortReader(
 ): CounterReader<typeof lagPortStats> {
   return {
     record: lagPortStats,
-    async read() {
+    read() {
       const { ifIndex, masterIfIndex, masterKind } = port() ?? {}
       if (ifIndex === undefined || masterIfIndex === undefined) return undefined
       if (masterKind === 'team') return lagPortOf(masterIfIndex, undefined, undefined, undefined)
-      if (masterKind !== 'bond') return undefined
-      const [member, bond, stats] = await Promise.all([
-        statistics.link(ifIndex),
-        statistics.link(masterIfIndex),
-        statistics.stats(ifIndex, ['linkXstatsSlave']),
-      ])
-      // Gone, or out of the bond, by now.
-      if (member?.bondPort === undefined || bond === undefined) return undefined
-      return lagPortOf(masterIfIndex, member, bond, stats?.bondPort)
+      return masterKind === 'bond' ? readBondPort(ifIndex, masterIfIndex, statistics) : undefined
     },
   }
+}
+
+async function readBondPort(
+  ifIndex: number,
+  bondIndex: number,
+  statistics: InterfaceStatistics,
+): Promise<LagPortStats | undefined> {
+  const [member, bond, stats] = await Promise.all([
+    statistics.link(ifIndex),
+    statistics.link(bondIndex),
+    statistics.stats(ifIndex, ['linkXstatsSlave']),
+  ])
+  // Gone, or out of the bond, by now.
+  if (member?.bondPort === undefined || bond === undefined) return undefined
+  return lagPortOf(bondIndex, member, bond, stats?.bondPort)
 }
 
 const NO_ADDRESS = '00:00:00:00:00:00'

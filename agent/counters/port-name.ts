@@ -6,7 +6,7 @@ import type { CounterReader } from './reader.ts'
 export function portNameReader(port: () => Interface | undefined): CounterReader<typeof portName> {
   return {
     record: portName,
-    async read() {
+    read() {
       const name = port()?.name
       return name === undefined ? undefined : { name }
     },

@@ -8,9 +8,15 @@ export interface CounterReader<R extends CounterRecord = CounterRecord> {
   /**
    * The kernel's figures now; undefined when this data source does not have the structure. Rejects when they cannot
    * be read. A counter the platform lacks is all ones, in every reading alike.
+   *
+   * What needs no waiting is given at once and not as a promise: on a host with thousands of interfaces that is most of
+   * what they are asked for.
    */
-  read(): Promise<ValueOf<R> | undefined>
+  read(): Answer<ValueOf<R> | undefined>
 }
+
+/** At once, or later. */
+export type Answer<T> = T | Promise<T>
 
 /**
  * Lets those who ask while an answer is under way share it: structures that come from one file or one request are

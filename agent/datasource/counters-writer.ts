@@ -38,6 +38,12 @@ export class CountersWriter {
     this.offered += records.length
     let sequence = input.sequence
     let first = 0
+    // Nearly every sample fits as it is: then its size is looked at once.
+    const whole = countersSampleSize(input)
+    if (records.length > 0 && whole <= this.#datagrams.room) {
+      if (this.#writeOne(input, whole)) sequence++
+      first = records.length
+    }
     while (first < records.length) {
       let end = first
       let bytes = 0

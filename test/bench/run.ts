@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { bpfBench } from './bpf.ts'
+import { countersBench } from './counters.ts'
 import { decodeBench } from './decode.ts'
 import { dropsBench } from './drops.ts'
 import { encodeBench } from './encode.ts'
@@ -21,6 +22,7 @@ const BENCHES = {
   bpf: bpfBench,
   decode: decodeBench,
   drops: dropsBench,
+  counters: countersBench,
   start: startBench,
   resident: () => residentBench(minutes),
 }

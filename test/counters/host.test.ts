@@ -279,18 +279,21 @@ describe('files that are not what they should be are named with line and field',
     test(`${record}: ${name}`, async t => {
       const root = makeTree(t, change, 'linux-6.12-vm')
       const reader = readersOf(root).find(candidate => candidate.record.name === record)!
-      await assert.rejects(reader.read(), (error: Error) => {
-        assert.ok(error instanceof FileFormatError)
-        assert.equal(error.message, `${root}/${message}`)
-        return true
-      })
+      await assert.rejects(
+        async () => reader.read(),
+        (error: Error) => {
+          assert.ok(error instanceof FileFormatError)
+          assert.equal(error.message, `${root}/${message}`)
+          return true
+        },
+      )
     })
   }
 
   test('a file that is not there is the error of the system', async t => {
     const root = makeTree(t, { 'proc/meminfo': undefined }, 'linux-6.12-vm')
     const reader = readersOf(root).find(({ record }) => record.name === 'host_memory')!
-    await assert.rejects(reader.read(), { code: 'ENOENT', path: `${root}/proc/meminfo` })
+    await assert.rejects(async () => reader.read(), { code: 'ENOENT', path: `${root}/proc/meminfo` })
   })
 
   test('what a kernel does not count yet is all ones', async t => {

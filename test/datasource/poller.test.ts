@@ -159,10 +159,12 @@ test('4096 sources start without a burst, are all polled in one interval and the
   sent.length = 0
   await advance(INTERVAL_MS)
   assert.equal(sent.length, 4096)
+  // Those of one phase are asked together: 64 phases of 64 sources, three or four phases in a second.
   assert.ok(
-    perSecond(20).every(count => count >= 195 && count <= 215),
+    perSecond(20).every(count => count === 192 || count === 256),
     `later: ${perSecond(20)}`,
   )
+  assert.equal(new Set(sent.map(({ atMs }) => atMs)).size, 64)
 })
 
 test('the others keep their phase when a source goes, and a new one takes the free place', async t => {
@@ -184,6 +186,36 @@ test('the others keep their phase when a source goes, and a new one takes the fr
   poller.add({ type: 0, index: 9, intervalMs: INTERVAL_MS, readers: [name()] })
   await advance(2 * INTERVAL_MS)
   assert.equal(phases().get(9), before.get(2))
+})
+
+test('a reader that answers at once, and one that throws at once', async t => {
+  const { poller, sent, failures, advance, losses } = bench(t)
+  const refusing = {
+    record: hostNetIo,
+    read: () => {
+      throw new Error('not today')
+    },
+  }
+  const ready = { record: portName, read: () => ({ name: 'eth0' }) }
+  poller.add({ type: 0, index: 1, intervalMs: INTERVAL_MS, readers: [refusing, ready] })
+  poller.start()
+  await advance(100)
+  assert.deepEqual(
+    sent.map(({ records }) => records),
+    [[{ record: portName, value: { name: 'eth0' } }]],
+  )
+  assert.deepEqual(
+    failures.map(({ reader, error }) => `${reader}: ${error.message}`),
+    ['host_net_io: not today'],
+  )
+  assert.equal(losses().failed, 1)
+  assert.deepEqual(
+    poller.status().map(({ name, count, errors, pending }) => [name, count, errors, pending]),
+    [
+      ['host_net_io', 1, 1, 0],
+      ['port_name', 1, 0, 0],
+    ],
+  )
 })
 
 test('a reader that fails costs its own structure only', async t => {

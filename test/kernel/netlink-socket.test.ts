@@ -68,6 +68,45 @@ describe('requests', () => {
     })
   })
 
+  test('several sent as one: to each its own answer or refusal, in their order', async t => {
+    const namespace = makeNamespace(t)
+    addBridges(namespace, 80)
+    const socket = open(t, NETLINK_ROUTE, { namespace })
+    const asked = ['lo', 'nobody', ...Array.from({ length: 80 }, (_, i) => `br${i}`), 'lo']
+    const link = (name: string) =>
+      new MessageBuilder(RTM_GETLINK, 0, new Uint8Array(IFINFOMSG)).text(IFLA_IFNAME, name).build()
+    assert.deepEqual(await socket.requestEach([]), [])
+    for (let round = 0; round < 3; round++) {
+      const answers = await socket.requestEach(asked.slice(0, 42).map(link), 'ask for links')
+      const names = answers.map(answer =>
+        answer instanceof NetlinkError ? answer.message : linkName(answer),
+      )
+      const nobody = 'ask for links: ENODEV (no such device)'
+      assert.deepEqual(names, ['lo', nobody, ...asked.slice(2, 42)])
+    }
+    // One more behind them, and several that end with one that the kernel does not answer.
+    assert.equal(linkName((await socket.request(link('lo')))!), 'lo')
+    const noop = new MessageBuilder(1, 0).build()
+    const hasty = open(t, NETLINK_ROUTE, { namespace, timeoutMs: 200 })
+    const silent = hasty.requestEach([link('lo'), noop], 'ask in vain')
+    await assert.rejects(silent, { code: 'ETIMEDOUT', operation: 'ask in vain' })
+    assert.equal(linkName((await socket.request(link('br1')))!), 'br1')
+  })
+
+  test('more answers than the receive buffer holds: an error, and then service as before', async t => {
+    const namespace = makeNamespace(t)
+    const socket = open(t, NETLINK_ROUTE, { namespace, timeoutMs: 1000 })
+    const lo = new MessageBuilder(RTM_GETLINK, 0, new Uint8Array(IFINFOMSG)).text(IFLA_IFNAME, 'lo').build()
+    await assert.rejects(socket.requestEach(new Array(2000).fill(lo), 'ask for too much'), {
+      code: 'ENOBUFS',
+    })
+    // The kernel delivers nothing until the buffer has been emptied, which may take longer than the next question.
+    const ask = () => socket.request(lo).catch(() => undefined)
+    let answer = await ask()
+    for (let tries = 0; answer === undefined && tries < 10; tries++) answer = await ask()
+    assert.equal(linkName(answer!), 'lo')
+  })
+
   test('the text and the offset of the extended acknowledgement', async t => {
     const socket = open(t, NETLINK_ROUTE, { namespace: makeNamespace(t) })
     const long = new MessageBuilder(RTM_NEWLINK, FLAG.create, new Uint8Array(IFINFOMSG))

@@ -2,6 +2,8 @@
  * ethtool over generic netlink (Linux 5.6; include/uapi/linux/ethtool_netlink.h, net/ethtool/): link modes and
  * the standard statistics. The family's id is looked up at run time (genl-ctrl.ts).
  */
+
+import type { ModulePart } from '../modules/module.ts'
 import { type Attributes, NetlinkFormatError, parseAttributes } from './attributes.ts'
 import { FLAG, GENL_HEADER, genlRequest, type Message } from './message.ts'
 import { attributesAfter } from './rt.ts'
@@ -12,7 +14,7 @@ export const ETHTOOL_GROUP_MONITOR = 'monitor'
 const ETHTOOL_VERSION = 1
 
 /** Requests and, counted apart from them, replies and notifications. */
-const REQUEST = { linkModesGet: 4, statsGet: 32 } as const
+const REQUEST = { linkModesGet: 4, moduleEepromGet: 31, statsGet: 32 } as const
 export const ETHTOOL_REPLY = { linkModes: 4, linkModesNotify: 5, stats: 33 } as const
 
 const HEADER = { ifIndex: 1, flags: 3 } as const
@@ -20,6 +22,7 @@ const COMPACT_BITSETS = 1
 const LINKMODES = { header: 1, autonegotiation: 2, speed: 5, duplex: 6, lanes: 9 } as const
 const STATS = { header: 2, groups: 3, group: 4 } as const
 const GROUP = { id: 2, statistic: 4 } as const
+const EEPROM = { header: 1, offset: 2, length: 3, page: 4, bank: 5, address: 6, data: 7 } as const
 const BITSET = { noMask: 1, size: 2, value: 4 } as const
 
 const SPEED_UNKNOWN = 0xffffffff
@@ -130,6 +133,28 @@ export function readEthernetStats(message: Message): EthernetStats {
     mac: statistics(groups, STATS_GROUP.mac, MAC_STATS),
     phy: statistics(groups, STATS_GROUP.phy, PHY_STATS),
   }
+}
+
+/**
+ * Request for a part of the memory of the module in an interface (Linux 5.13; before, and where the driver can do no
+ * better, only the pages that its older interface has). Needs CAP_NET_ADMIN. At most 128 bytes, within half a page.
+ */
+export function getModuleEeprom(family: number, ifIndex: number, part: ModulePart): Uint8Array<ArrayBuffer> {
+  return genlRequest(family, REQUEST.moduleEepromGet, ETHTOOL_VERSION)
+    .nest(EEPROM.header, header => header.u32(HEADER.ifIndex, ifIndex))
+    .u32(EEPROM.offset, part.offset)
+    .u32(EEPROM.length, part.length)
+    .u8(EEPROM.page, part.page)
+    .u8(EEPROM.bank, part.bank)
+    .u8(EEPROM.address, part.address)
+    .build()
+}
+
+/** Reads the reply to getModuleEeprom(): a window on the bytes of the module. */
+export function readModuleEeprom(message: Message): Uint8Array {
+  const data = attributesAfter(message, GENL_HEADER).bytes(EEPROM.data)
+  if (data === undefined) throw new NetlinkFormatError('missing', 0, 'no data in an answer of a module')
+  return data
 }
 
 /** The kernel puts each statistic into a nest of its own, and leaves out those that the driver does not fill. */

@@ -6,6 +6,7 @@ import * as hostCounters from './counters/host.ts'
 import * as interfaceCounters from './counters/interface.ts'
 import * as vendorCounters from './counters/vendor.ts'
 import * as virtualCounters from './counters/virtual.ts'
+import * as weirCounters from './counters/weir.ts'
 import * as applicationFlows from './flow/application.ts'
 import * as extendedFlows from './flow/extended.ts'
 import * as forwardingFlows from './flow/forwarding.ts'
@@ -47,6 +48,7 @@ export const counterRecords: ReadonlyMap<number, CounterRecord> = byFormat(
     applicationCounters,
     environmentCounters,
     vendorCounters,
+    weirCounters,
   ]),
 )
 

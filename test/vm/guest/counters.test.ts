@@ -44,7 +44,7 @@ describe('interface counters', { skip: inGuest ? false : 'in a virtual machine o
   async function read(name: string, record: string): Promise<unknown> {
     const index = ifIndex(name)
     await until(`${name} known`, () => interfaces.byIndex.has(index))
-    const readers = interfaceReaders(index, () => interfaces.byIndex.get(index), statistics)
+    const readers = interfaceReaders(index, () => interfaces.byIndex.get(index), { statistics })
     return readers.find(reader => reader.record.name === record)!.read()
   }
 
@@ -178,7 +178,7 @@ describe('interface counters', { skip: inGuest ? false : 'in a virtual machine o
     )
     assert.equal(bulk.length, count)
     for (const { ifIndex } of bulk) {
-      const readers = interfaceReaders(ifIndex, () => interfaces.byIndex.get(ifIndex), statistics)
+      const readers = interfaceReaders(ifIndex, () => interfaces.byIndex.get(ifIndex), { statistics })
       poller.add({ type: 0, index: ifIndex, intervalMs, readers })
     }
     poller.start()

@@ -1,0 +1,75 @@
+import { NetlinkError, type NetlinkSocket } from '../kernel/netlink-socket.ts'
+import type { Message } from '../wire/netlink/message.ts'
+
+/** The usual receive buffer has room for about a hundred answers of statistics. */
+const MOST_AT_ONCE = 64
+
+interface Question {
+  readonly message: Uint8Array
+  readonly resolve: (answer: Message | undefined) => void
+  readonly reject: (error: Error) => void
+}
+
+/**
+ * Questions about single interfaces, each answered by one message. Those that are asked in the same turn of the event
+ * loop go to the kernel in one system call and are answered in one instant.
+ */
+export class Questions {
+  readonly #socket: NetlinkSocket
+  /** What the questions are about, for errors: `read the statistics of interfaces`. */
+  readonly #operation: string
+  #waiting: Question[] = []
+
+  /** `socket` is this object's own from now on. */
+  constructor(socket: NetlinkSocket, operation: string) {
+    this.#socket = socket
+    this.#operation = operation
+  }
+
+  /**
+   * The answer; undefined when there is none: the interface is gone, or neither its driver nor the kernel has such
+   * figures (EOPNOTSUPP). Other refusals reject.
+   */
+  ask(message: Uint8Array): Promise<Message | undefined> {
+    return new Promise((resolve, reject) => {
+      if (this.#waiting.length === 0) setImmediate(this.#send)
+      this.#waiting.push({ message, resolve, reject })
+    })
+  }
+
+  /** One question about all of them. */
+  dump(message: Uint8Array): Promise<Message[]> {
+    return this.#socket.dump(message, this.#operation)
+  }
+
+  /** Questions under way fail. May be called twice. */
+  close(): void {
+    this.#socket.close()
+  }
+
+  readonly #send = (): void => {
+    const questions = this.#waiting
+    this.#waiting = []
+    for (let first = 0; first < questions.length; first += MOST_AT_ONCE) {
+      void this.#sendSome(questions.slice(first, first + MOST_AT_ONCE))
+    }
+  }
+
+  async #sendSome(questions: readonly Question[]): Promise<void> {
+    const messages = questions.map(({ message }) => message)
+    try {
+      const answers = await this.#socket.requestEach(messages, this.#operation)
+      for (const [i, { resolve, reject }] of questions.entries()) {
+        const answer = answers[i]!
+        if (!(answer instanceof NetlinkError)) resolve(answer)
+        else if (ABSENT.has(answer.code)) resolve(undefined)
+        else reject(answer)
+      }
+    } catch (error) {
+      for (const { reject } of questions) reject(error as Error)
+    }
+  }
+}
+
+/** EOPNOTSUPP: the driver has no ethtool operations, or the kernel's ethtool no statistics (before 5.13). */
+const ABSENT: ReadonlySet<string> = new Set(['ENODEV', 'EOPNOTSUPP'])
