@@ -75,7 +75,7 @@ async function poll(): Promise<void> {
     if (level > 30) console.log(`  ${msg}`)
     if (countersSamples !== undefined) samples = countersSamples
   }
-  const agent = new Agent(config!, createLogger('info', { write: onLine }))
+  const agent = new Agent(config!, createLogger('info', { stream: { write: onLine }, format: 'json' }))
   await agent.start()
   await setTimeout((INTERVAL_SECONDS + 2) * 1000)
   agent.logStatus()
