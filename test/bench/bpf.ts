@@ -181,7 +181,7 @@ async function send({ peer }: Lab, packetsPerSecond: number, seconds: number): P
 }
 
 /** Time that the threads of a process have run so far: by the scheduler, as ticks would fall in with our timer. */
-function cpuSeconds(pid: number): number {
+export function cpuSeconds(pid: number): number {
   let nanoseconds = 0
   for (const thread of readdirSync(`/proc/${pid}/task`)) {
     nanoseconds += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0])

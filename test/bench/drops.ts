@@ -1,9 +1,25 @@
-/** From drop alerts to datagrams: what one drop costs that is sent, and one that the limit holds back. */
+/**
+ * Dropped packets: what a drop costs on its way from the drop monitor to a datagram; and 100,000 drops a second seen by
+ * BPF, held back by a limit of 1,000 in the kernel: what the agent and the forwarding of other packets pay for it.
+ */
+
+import { execFileSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Notifier } from '../../agent/datasource/notifier.ts'
 import { Datagrams } from '../../agent/export/datagrams.ts'
 import { Ledger } from '../../agent/health/ledger.ts'
+import { KernelSocket } from '../../agent/kernel/native.ts'
+import { AF_PACKET, packetAddress } from '../../agent/kernel/sockaddr.ts'
 import { DropAlerts } from '../../agent/sources/drop-alerts.ts'
+import { bpfVerdict } from '../support/bpf-verdict.ts'
 import { dropMessage, hardwareDrop, softwareDrop } from '../support/drop-alert.ts'
+import { type DropStatus, dropsOf } from '../support/drop-lab.ts'
+import { udpFrame } from '../support/frames.ts'
+import { ip, type Lab, listen, makeLab, RunningAgent, type Scope, sink } from '../support/lab.ts'
+import { builtAgent, configuration } from './agent.ts'
+import { cpuSeconds } from './bpf.ts'
 import { measure, report } from './measure.ts'
 
 const DROPS = 2_000_000
@@ -14,6 +30,191 @@ export async function dropsBench(): Promise<void> {
   console.log(`\nDrop alert to datagram: batches of ${SLOTS}, ${DROPS.toLocaleString('en')} drops`)
   await one('parse, classify, encode', Number.MAX_SAFE_INTEGER, 600)
   await one('parse, classify, hold back', 1000, 400)
+  await flood()
+}
+
+const DROPS_PER_SECOND = 100_000
+const LIMIT = 1000
+const SECONDS = 5
+const ROUNDS = 5
+const COLLECTOR_PORT = 6343
+const BATCH = 500
+const TC_ACT_STOLEN = 4
+/** Drops now and then, whose way to the collector is timed. */
+const SINGLE = 40
+
+async function flood(): Promise<void> {
+  const offered = `${DROPS_PER_SECOND.toLocaleString('en')} drops/s`
+  console.log(
+    `\n${offered} by BPF with limit = ${LIMIT}, in turn with and without, ${ROUNDS} times ${SECONDS} s each`,
+  )
+  const cleanups: (() => void | Promise<void>)[] = []
+  const scope: Scope = { after: cleanup => cleanups.push(cleanup) }
+  try {
+    const lab = makeLab(scope)
+    layOut(lab)
+    const bundle = builtAgent()
+    sink(scope, lab.peer.namespace, { address: lab.peer.mgmt0.ipv4, port: COLLECTOR_PORT })
+    const rates = { with: [] as number[], without: [] as number[] }
+    let cpu = 0
+    let sent = 0
+    let counted = 0
+    for (let round = 0; round < ROUNDS; round++) {
+      rates.without.push((await offer(lab, SECONDS)).forwardedPerSecond)
+      const agent = await startAgent(scope, lab, bundle)
+      await offer(lab, 1)
+      const dropsBefore = await noSocket(agent)
+      const before = cpuSeconds(agent.child.pid!)
+      const { forwardedPerSecond, drops } = await offer(lab, SECONDS)
+      cpu += cpuSeconds(agent.child.pid!) - before
+      await sleep(1500)
+      counted += (await noSocket(agent)) - dropsBefore
+      sent += drops
+      rates.with.push(forwardedPerSecond)
+      await agent.stop()
+    }
+    report('processor time of the agent, of one core', (100 * cpu) / (ROUNDS * SECONDS), '%', 5)
+    report('drops that were offered', sent, '')
+    report('drops that were not counted', Math.abs(sent - counted), '', 0)
+    report('packets forwarded beside them, without the agent', median(rates.without), '/s')
+    report('packets forwarded beside them, with it', median(rates.with), '/s')
+    // Neighbours in time are compared: the machine has other things to do, too.
+    const lessBy = rates.with.map((rate, round) => 100 * (1 - rate / rates.without[round]!))
+    report('forwarding is less by', Math.max(median(lessBy), 0), '%', 5)
+    await delays(scope, lab, bundle)
+  } finally {
+    for (const cleanup of cleanups.reverse()) await cleanup()
+  }
+}
+
+async function delays(scope: Scope, lab: Lab, bundle: string): Promise<void> {
+  const collector = listen(scope, lab.peer.namespace, {
+    address: lab.peer.mgmt0.ipv4,
+    port: COLLECTOR_PORT + 1,
+  })
+  const agent = await startAgent(scope, lab, bundle, COLLECTOR_PORT + 1)
+  for (let i = 0; i < SINGLE; i++) {
+    await send(lab, dropped(lab), 1)
+    await sleep(97)
+  }
+  await sleep(500)
+  await agent.stop()
+  const all = dropsOf(collector).map(({ time, nanoseconds }) => time - Number(nanoseconds / 1_000_000n))
+  report('single drops: drop to collector, median', median(all), 'ms')
+  report('single drops: drop to collector, most', Math.max(...all), 'ms', 250 + 10)
+}
+
+async function startAgent(
+  scope: Scope,
+  lab: Lab,
+  bundle: string,
+  port = COLLECTOR_PORT,
+): Promise<RunningAgent> {
+  const collector = `collector { ip = ${lab.peer.mgmt0.ipv4} udpport = ${port} }`
+  const conf = configuration(
+    `sFlow {\n polling = 0\n ${collector}\n dropmon { source = ebpf hw = off limit = ${LIMIT} }\n}\n`,
+  )
+  scope.after(conf.remove)
+  const agent = new RunningAgent(scope, [
+    'ip',
+    'netns',
+    'exec',
+    lab.host.namespace,
+    bundle,
+    'run',
+    '-f',
+    conf.path,
+  ])
+  await agent.line(/^listening for dropped packets/)
+  return agent
+}
+
+/** The host forwards from eth0 to mgmt0, where the peer swallows what comes, which is no drop. */
+function layOut({ host, peer, folder }: Lab): void {
+  ip(`netns exec ${host.namespace} sysctl -qw net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=1000000`)
+  ip(`-n ${host.namespace} neighbour replace 198.51.100.9 lladdr 02:00:00:00:0d:09 dev mgmt0 nud permanent`)
+  const object = join(folder, 'swallow.o')
+  writeFileSync(object, bpfVerdict('tc', TC_ACT_STOLEN))
+  const inPeer = (line: string) => execFileSync('tc', ['-n', peer.namespace, ...line.split(' ')])
+  // To the peer's own address datagrams still come.
+  inPeer('qdisc add dev mgmt0 clsact')
+  inPeer(`filter add dev mgmt0 ingress pref 1 protocol ip u32 match ip dst ${peer.mgmt0.ipv4} classid 1:1`)
+  inPeer(`filter add dev mgmt0 ingress pref 2 bpf da obj ${object} sec tc`)
+}
+
+/** To a port where nobody listens. */
+function dropped({ host, peer }: Lab): Uint8Array {
+  const [from, to] = [peer.eth0, host.eth0]
+  return udpFrame({
+    to: to.mac,
+    from: from.mac,
+    source: from.ipv4,
+    destination: to.ipv4,
+    port: 9,
+    payloadBytes: 60,
+  })
+}
+
+function forwarded({ host, peer }: Lab): Uint8Array {
+  const [from, to] = [peer.eth0, host.eth0]
+  const addresses = { source: from.ipv4, destination: '198.51.100.9' }
+  return udpFrame({ to: to.mac, from: from.mac, ...addresses, port: 9, payloadBytes: 60 })
+}
+
+/** Offers drops at an even pace and, for the rest of the time, packets to forward. */
+async function offer(lab: Lab, seconds: number): Promise<{ forwardedPerSecond: number; drops: number }> {
+  const started = performance.now()
+  const before = forwardedPackets(lab)
+  const [drop, pass] = [sender(lab, dropped(lab)), sender(lab, forwarded(lab))]
+  let drops = 0
+  try {
+    for (;;) {
+      const elapsed = (performance.now() - started) / 1000
+      if (elapsed > seconds) break
+      while (drops < elapsed * DROPS_PER_SECOND) drops += drop.send()
+      pass.send()
+      await new Promise(resolve => setImmediate(resolve))
+    }
+    return {
+      forwardedPerSecond: (forwardedPackets(lab) - before) / ((performance.now() - started) / 1000),
+      drops,
+    }
+  } finally {
+    drop.close()
+    pass.close()
+  }
+}
+
+function forwardedPackets({ host }: Lab): number {
+  const [link] = JSON.parse(ip(`-n ${host.namespace} -s -j link show mgmt0`)) as [
+    { stats64: { tx: { packets: number } } },
+  ]
+  return link.stats64.tx.packets
+}
+
+function sender({ peer }: Lab, frame: Uint8Array, batch = BATCH) {
+  const [SOCK_RAW, ETH_P_ALL] = [3, 3]
+  const socket = KernelSocket.open('frames', AF_PACKET, SOCK_RAW, 0, peer.namespace)
+  socket.bind(packetAddress(ETH_P_ALL, peer.eth0.ifIndex), 'bind')
+  const memory = Uint8Array.from(frame).buffer
+  const spans = new Int32Array(batch * 2).map((_, i) => (i & 1) * frame.length)
+  return { send: () => Math.max(socket.sendBatch(memory, spans, 0, batch), 0), close: () => socket.close() }
+}
+
+async function send(lab: Lab, frame: Uint8Array, count: number): Promise<void> {
+  const one = sender(lab, frame, count)
+  one.send()
+  one.close()
+}
+
+/** Drops at closed ports, as the agent has counted them. */
+async function noSocket(agent: RunningAgent): Promise<number> {
+  const { drops } = (await agent.status()) as unknown as { drops: DropStatus }
+  return drops.by.find(({ reason }) => reason === 'NO_SOCKET')?.offered ?? 0
+}
+
+function median(numbers: readonly number[]): number {
+  return numbers.toSorted((a, b) => a - b)[numbers.length >> 1]!
 }
 
 async function one(what: string, limit: number, goal: number): Promise<void> {

@@ -83,6 +83,46 @@ describe('the notifier', () => {
     ])
   })
 
+  test('what a source held back, left out or lost by itself is counted as if it had come', () => {
+    const { notifier, samples, losses } = setUp()
+    const verdict = notifier.accept(drop('NO_SOCKET'))
+    notifier.heldBack(verdict, 2, 1000)
+    notifier.heldBack(notifier.judge(drop('HIDDEN_REASON')), 2, 10)
+    notifier.lostOf(verdict, 3, 4)
+    notifier.leftOutBefore('noise', 7)
+    notifier.accept(drop('NO_SOCKET'))
+    assert.equal(samples().at(-1)!.drops, 1004)
+    assert.deepEqual(notifier.leftOut, { noise: 7, host: 0, hidden: 10, 'unknown-trap': 0 })
+    assert.equal(losses().suppressed, 1000)
+    assert.equal(notifier.offered, notifier.exported + 1000 + 17)
+    assert.deepEqual(notifier.counts(), [
+      { reason: 'NO_SOCKET', code: 3, ifIndex: 2, offered: 1002, suppressed: 1000 },
+      { reason: 'NO_SOCKET', code: 3, ifIndex: 3, offered: 4, suppressed: 4 },
+    ])
+  })
+
+  test('what was to leave by an interface is counted there', () => {
+    const { notifier } = setUp()
+    notifier.accept(drop('NEIGH_FAILED', { inputIfIndex: 0, outputIfIndex: 5 }))
+    assert.deepEqual(
+      notifier.counts().map(({ ifIndex }) => ifIndex),
+      [5],
+    )
+  })
+
+  test('a reason that nobody knows goes by its name', () => {
+    const { notifier } = setUp()
+    notifier.accept(drop('UNKNOWN_0x3e7'))
+    assert.deepEqual(
+      notifier.counts().map(({ reason, code }) => [reason, code]),
+      [['UNKNOWN_0x3e7', 256]],
+    )
+    assert.equal(notifier.leftOutByReason('UNKNOWN_0x3e7'), undefined)
+    assert.equal(notifier.leftOutByReason('HIDDEN_REASON'), 'hidden')
+    assert.equal(notifier.leftOutByReason('QUEUE_PURGE'), 'noise')
+    assert.equal(notifier.leftOutByReason('NOT_SPECIFIED'), undefined)
+  })
+
   test('what is left out takes no share and is counted by its cause', () => {
     const { notifier, samples } = setUp({ limit: 2 })
     for (let i = 0; i < 50; i++) {

@@ -49,6 +49,26 @@ describe('the limiter', () => {
     assert.equal(take(2), 0)
   })
 
+  test('what was held back before counts like what is held back here', () => {
+    const { under, take, wait } = limiter(100)
+    take(2, 90)
+    under.holdBack(1, 1, 10_000)
+    assert.equal(take(1, 1), 0)
+    assert.deepEqual(
+      under.pairs().map(({ reason, offered, suppressed }) => [reason, offered, suppressed]),
+      [
+        [2, 90, 0],
+        [1, 10_001, 10_001],
+      ],
+    )
+    wait(1000)
+    // Both want more than half of what is shared: each gets that.
+    assert.equal(under.share, 90)
+    assert.equal(take(1, 100), 45)
+    assert.equal(under.share, 45)
+    assert.equal(take(2, 100), 45)
+  })
+
   test('a limit of 1 passes the first of each second', () => {
     const { take, wait } = limiter(1)
     assert.equal(take(1, 5), 1)

@@ -44,6 +44,14 @@ test('drops of a namespace arrive with reason, interfaces and header', {
     }
   })
 
+  await t.test('a frame that is nothing but its link header', async () => {
+    const sent = lab.frame({ etherType: 0x88b7 }).subarray(0, 14)
+    const bare = () => dropsOf(collector).filter(({ header }) => header.frame_length === 18)
+    lab.send(sent, 1)
+    await until('the drop', () => bare().length === 1)
+    assert.deepEqual(Buffer.from(bare()[0]!.header.header), Buffer.from(sent))
+  })
+
   await t.test('nothing of another namespace', async () => {
     // The peer has no socket there, either; what comes later shows that there was time.
     const before = dropsOf(collector).length

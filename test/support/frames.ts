@@ -11,7 +11,7 @@ export interface UdpFrame {
   /** EtherType; default IPv4. */
   readonly etherType?: number
   /** VLAN id of a tag. */
-  readonly vlan?: number
+  readonly vlan?: number | undefined
   readonly dontFragment?: boolean
   readonly wrongIpChecksum?: boolean
   readonly wrongUdpChecksum?: boolean

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
-import { BtfError, readBtfEnum, readBtfStruct } from '../../agent/wire/btf.ts'
+import { BtfError, readBtfEnum, readBtfStruct, readBtfTracePoint } from '../../agent/wire/btf.ts'
 
 /** Type information with these types (32-bit words) and strings; `base` strings come before its own. */
 function btf(types: readonly number[], strings: string): Uint8Array {
@@ -77,6 +77,27 @@ describe('enumerations from type information', () => {
     // Part of the interface to user space (include/uapi/linux/bpf.h), so its members never move.
     const members = readBtfStruct(readFileSync('/sys/kernel/btf/vmlinux'), '__sk_buff')!.members
     assert.deepEqual([members.get('ifindex'), members.get('data')], [40, 76])
+  })
+
+  test('parameters of a trace point, whose function may come before its name or behind it', () => {
+    const names = '\0btf_trace_one\0btf_trace_two\0btf_trace_three\0'
+    const typedef = (name: number, type: number) => [name, kind(8), type]
+    const pointer = (type: number) => [0, kind(2), type]
+    const prototype = (parameters: number) => [0, kind(13, parameters), 0, ...Array(2 * parameters).fill(0)]
+    // Types are numbered from 1 on.
+    const types = [
+      ...[typedef(1, 2), pointer(3), prototype(5)],
+      ...[prototype(1), pointer(4), typedef(15, 5)],
+      ...[typedef(29, 0), typedef(29, 99)],
+    ].flat()
+    const of = (name: string) => readBtfTracePoint(btf(types, names), name)
+    assert.deepEqual([of('one'), of('two'), of('three'), of('four')], [4, 0, undefined, undefined])
+  })
+
+  test('a trace point of the running kernel', () => {
+    const bytes = readFileSync('/sys/kernel/btf/vmlinux')
+    assert.equal(readBtfTracePoint(bytes, 'net_dev_queue'), 1)
+    assert.equal(readBtfTracePoint(bytes, 'no_such_trace_point'), undefined)
   })
 
   const bad: readonly [name: string, bytes: Uint8Array, offset: number][] = [
