@@ -152,7 +152,8 @@ export function dropLab(scope: TestContext, where: 'first' | 'own'): DropLab {
       write(`dropmon { ${settings} }`)
       const place = host === undefined ? [] : ['ip', 'netns', 'exec', host]
       const agent = runWeir(scope, [...place, ...under], ['run', '-f', file])
-      await agent.line(/^running$/)
+      // An emulated machine takes its time to load a program when nothing of it is in its cache.
+      await until('agent', () => agent.log.some(({ msg }) => msg === 'running'), 120_000)
       const change = (blocks: string) => {
         write(blocks)
         agent.child.kill('SIGHUP')
