@@ -64,7 +64,7 @@ struct {
 	__type(value, struct drop_left_out);
 } left_out SEC(".maps");
 
-const volatile struct drop_constants drop_constants = { .header_bytes = 128 };
+const volatile struct drop_constants drop_constants = { .header_bytes = 128, .slots = DROP_SLOTS };
 volatile struct drop_control drop_control SEC(".data") = { .share = 1, .limit = 1, .next_slot = 1, .second = 1 };
 
 /* What is known of a dropped packet before it is looked at. */
@@ -147,13 +147,22 @@ static __always_inline bool is_packet(__be16 protocol)
 	return false;
 }
 
-/* The slot of a key, which is made when it is first seen; 0 when there is no room. */
-static __noinline __u32 make_slot(const struct drop_key *key, const char *trap, const char *trap_group)
+/*
+ * The slot of a key, which is made when it is first seen. The last slots are for what has no interface of its own any
+ * more, because there are too many; 0 when there is no room at all.
+ */
+static __noinline __u32 make_slot(struct drop_key *key, const char *trap, const char *trap_group)
 {
-	__u32 number, *known;
+	__u32 number, most = drop_constants.slots, *known;
 	struct drop_slot *slot;
 
-	if (drop_control.next_slot >= DROP_SLOTS)
+	if (key->ifindex && drop_control.next_slot >= most - most / 4) {
+		key->ifindex = 0;
+		known = bpf_map_lookup_elem(&keys, key);
+		if (known)
+			return *known;
+	}
+	if (drop_control.next_slot >= most)
 		return 0;
 	number = __sync_fetch_and_add(&drop_control.next_slot, 1);
 	slot = bpf_map_lookup_elem(&slots, &number);
@@ -261,7 +270,7 @@ static __noinline void describe(struct sk_buff *skb, struct drop_event *event, c
 }
 
 /* Counts the drop, and reports it when it may be. */
-static __noinline int take(struct sk_buff *skb, const struct drop *drop, const char *trap, const char *trap_group)
+static __noinline int take(struct sk_buff *skb, struct drop *drop, const char *trap, const char *trap_group)
 {
 	struct drop_counts *count;
 	struct drop_event *event;

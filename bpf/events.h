@@ -156,7 +156,7 @@ struct control {
 
 /*
  * Dropped packets (drops.bpf.c). Drops that have the same reason, place in the kernel and interface share a slot: what
- * was seen is counted there, for each CPU, and the limit is kept there. Slot 0 is for those that found none free.
+ * was seen is counted there, for each CPU, and the limit is kept there. Slot 0 is for those that found none at all.
  */
 #define DROP_SLOTS 4096
 #define TRAP_NAME_ROOM 64
@@ -247,7 +247,8 @@ struct drop_constants {
 	__u32 namespace;
 	/* 1: report what is dropped in other namespaces, too, without its interfaces. */
 	__u32 everywhere;
-	__u32 reserved;
+	/* Slots to use, at most DROP_SLOTS; the last quarter is not for single interfaces. */
+	__u32 slots;
 	/* enum drop_wish for each reason. */
 	__u8 wishes[REASON_SUBSYSTEMS * REASONS_EACH];
 };

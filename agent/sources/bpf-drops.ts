@@ -51,6 +51,8 @@ export interface BpfDropsOptions {
   readonly headerBytes: number
   /** Reports per second. */
   readonly limit: number
+  /** Combinations of reason, function and interface that are kept apart, and some more; default 4096. */
+  readonly slots?: number
 }
 
 /** What the running kernel has. */
@@ -65,6 +67,7 @@ const HARDWARE_PROGRAM = 'weir_trap'
 /** As in bpf/events.h. */
 const HARDWARE_DROP = 0xffff_ffff
 const LINK_HEADER = 1
+const MOST_SLOTS = 4096
 const REASON_SUBSYSTEMS = 8
 const REASONS_EACH = 512
 const WISHES = { noise: 1, host: 2, hidden: 3 } as const
@@ -150,6 +153,7 @@ export class BpfDrops {
     constants.setUint32(DROP_CONSTANTS.headerBytes, headerBytes, true)
     constants.setUint32(DROP_CONSTANTS.namespace, (await stat('/proc/self/ns/net')).ino, true)
     constants.setUint32(DROP_CONSTANTS.everywhere, everywhere ? 1 : 0, true)
+    constants.setUint32(DROP_CONSTANTS.slots, options.slots ?? MOST_SLOTS, true)
     for (const [number, name] of words.reasons()) {
       const why = name === undefined ? undefined : receiver.leftOutByReason(name.text)
       const place = (number >>> 16) * REASONS_EACH + (number & 0xffff)

@@ -1,5 +1,7 @@
 /** Dropped packets by BPF in a network namespace, as a collector receives them. */
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import {
   brief,
@@ -15,6 +17,7 @@ import {
 import { sendFlow, until } from '../support/lab.ts'
 
 const LISTENING = /^listening for dropped packets of this network namespace by BPF/
+const DRIVER = join(import.meta.dirname, '../support/drop-driver.ts')
 const isRoot = process.getuid!() === 0
 
 test('drops of a namespace arrive with reason, interfaces and header', {
@@ -175,4 +178,44 @@ test('without the capabilities the drop monitor is taken, or nothing when BPF is
   agent.change('dropmon { source = ebpf }')
   await agent.line(/^dropped packets are not reported: .*EPERM.*needs CAP_BPF/, before)
   assert.equal((await agent.stop()).exit, 0)
+})
+
+test('more reasons and interfaces than are kept apart: all are counted', {
+  skip: isRoot ? false : 'needs root',
+}, async t => {
+  const lab = dropLab(t, 'own')
+  const cases = prepareDrops(t, lab)
+  for (const slots of [12, 2]) {
+    const driver = ['ip', 'netns', 'exec', lab.host!, process.execPath, DRIVER, `${slots}`, '1000']
+    const child = spawn(driver[0]!, driver.slice(1), { stdio: ['ignore', 'pipe', 'inherit'] })
+    t.after(() => child.kill('SIGKILL'))
+    let text = ''
+    child.stdout.setEncoding('utf8').on('data', part => {
+      text += part
+    })
+    await until('the driver', () => text.includes('ready'))
+    const FEW = 3
+    const MANY = 400
+    const steady = cases.filter(({ dropped, count }) => dropped === undefined && count === undefined)
+    for (const { frame, cable } of steady) lab.send(lab.frame(frame), FEW, cable)
+    for (const { frame, cable } of steady) lab.send(lab.frame(frame), MANY - FEW, cable)
+    const ended = new Promise(resolve => child.on('close', resolve))
+    child.kill('SIGTERM')
+    await ended
+    const told = JSON.parse(text.split('\n')[1]!) as {
+      offered: number
+      exported: number
+      by: { code: number; ifIndex: number; offered: number; suppressed: number }[]
+    }
+    assert.equal(told.offered, steady.length * MANY, JSON.stringify(told))
+    // What was reported has its reason and its interface, whatever its slot.
+    for (const { name, code, cable = 'vd' } of steady) {
+      const own = told.by.find(row => row.code === code && row.ifIndex === lab.ifIndex[cable])
+      if (slots > 2) assert.ok(own!.offered >= 1, `${name}: ${JSON.stringify(told.by)}`)
+    }
+    assert.equal(
+      told.by.reduce((sum, { offered, suppressed }) => sum + offered - suppressed, 0),
+      told.exported,
+    )
+  }
 })

@@ -125,7 +125,7 @@ export const DROP_CONSTANTS = {
   headerBytes: 0,
   namespace: 4,
   everywhere: 8,
-  reserved: 12,
+  slots: 12,
   wishes: 16,
 } as const
 
