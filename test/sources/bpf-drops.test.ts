@@ -207,7 +207,9 @@ test('more reasons and interfaces than are kept apart: all are counted', {
       exported: number
       by: { code: number; ifIndex: number; offered: number; suppressed: number }[]
     }
-    assert.equal(told.offered, steady.length * MANY, JSON.stringify(told))
+    // What a bridge says by itself may be dropped, too.
+    const surplus = told.offered - steady.length * MANY
+    assert.ok(surplus >= 0 && surplus < FEW, JSON.stringify(told))
     // What was reported has its reason and its interface, whatever its slot.
     for (const { name, code, cable = 'vd' } of steady) {
       const own = told.by.find(row => row.code === code && row.ifIndex === lab.ifIndex[cable])

@@ -63,6 +63,8 @@ export interface DropLab {
   send(frame: Uint8Array, count?: number, cable?: Cable): void
   /** Runs a program in the host's namespace. */
   run(program: string, ...parameters: string[]): string
+  /** Runs many commands of a program at once there. */
+  batch(program: 'ip' | 'tc', lines: readonly string[]): void
 }
 
 export interface StartOptions {
@@ -89,8 +91,8 @@ export function dropLab(scope: TestContext, where: 'first' | 'own'): DropLab {
     const [command, ...rest] = [...prefix, program, ...parameters]
     return execFileSync(command!, rest, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
   }
-  const batch = (place: readonly string[], lines: readonly string[]) =>
-    execFileSync('ip', [...place, '-batch', '-'], {
+  const batch = (place: readonly string[], lines: readonly string[], program = 'ip') =>
+    execFileSync(program, [...place, '-batch', '-'], {
       input: lines.join('\n'),
       stdio: ['pipe', 'pipe', 'pipe'],
     })
@@ -141,6 +143,7 @@ export function dropLab(scope: TestContext, where: 'first' | 'own'): DropLab {
     peer,
     ifIndex: indexes(ours, ''),
     run,
+    batch: (program, lines) => void batch(here, lines, program),
     listen: (port = COLLECTOR_PORT) => listen(scope, peer, { address: '192.0.2.2', port }),
     async start(settings, { port = COLLECTOR_PORT, under = ['env'] } = {}) {
       const file = join(folder, `${++agents}.conf`)
@@ -346,8 +349,9 @@ export function prepareDrops(scope: TestContext, lab: DropLab): readonly Provoke
     'link add vbr1 type bridge stp_state 1',
     'link set vblk master vbr1',
     'link set vbr1 up',
+    `link set dev vxdp xdpgeneric obj ${object('xdp', 'xdp', XDP_DROP)} sec xdp`,
   ]
-  for (const line of lines) run('ip', ...line.split(' '))
+  lab.batch('ip', lines)
   // Bridges go with their namespace, but not with a test in the first one.
   if (host === undefined) {
     for (const bridge of ['vbr0', 'vbr1']) scope.after(() => void run('ip', 'link', 'del', bridge))
@@ -357,15 +361,15 @@ export function prepareDrops(scope: TestContext, lab: DropLab): readonly Provoke
     'add table ip weir; add chain ip weir in { type filter hook input priority 0; }; add rule ip weir in udp dport 77 drop; add chain ip weir out { type filter hook output priority 0; }; add rule ip weir out udp dport 7777 drop',
   )
   if (host === undefined) scope.after(() => void run('nft', 'delete', 'table', 'ip', 'weir'))
-  run('tc', 'qdisc', 'add', 'dev', 'vtc', 'clsact')
-  const tcObject = object('shoot', 'tc', TC_ACT_SHOT)
-  run('tc', ...`filter add dev vtc ingress bpf da obj ${tcObject} sec tc`.split(' '))
-  run('ip', ...`link set dev vxdp xdpgeneric obj ${object('xdp', 'xdp', XDP_DROP)} sec xdp`.split(' '))
+  lab.batch('tc', [
+    'qdisc add dev vtc clsact',
+    `filter add dev vtc ingress bpf da obj ${object('shoot', 'tc', TC_ACT_SHOT)} sec tc`,
+    'qdisc add dev vslow root tbf rate 8kbit burst 1600 limit 1600',
+  ])
   // What a queue lets pass is not to be dropped by the peer: it swallows that.
   const atPeer = (line: string) => execFileSync('tc', ['-n', lab.peer, ...line.split(' ')])
   atPeer('qdisc add dev vslowp clsact')
   atPeer(`filter add dev vslowp ingress bpf da obj ${object('swallow', 'tc', TC_ACT_STOLEN)} sec tc`)
-  run('tc', ...'qdisc add dev vslow root tbf rate 8kbit burst 1600 limit 1600'.split(' '))
   sink(scope, host ?? '/proc/self/ns/net', { address: '192.0.2.1', port: 80 })
   let hasVlanFilter = true
   try {
