@@ -10,6 +10,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   status: async () => (await import('./command/status.ts')).statusCommand(),
   reload: async () => (await import('./command/reload.ts')).reloadCommand(),
   explain: async () => (await import('./command/explain.ts')).explainCommand(),
+  top: async () => (await import('./command/top.ts')).topCommand(),
   decode: async () => (await import('./command/decode.ts')).decodeCommand(),
   cleanup: async () => (await import('./command/cleanup.ts')).cleanupCommand(),
   health: async () => (await import('./command/health.ts')).healthCommand(),

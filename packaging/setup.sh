@@ -74,7 +74,7 @@ case $step in
     native
     ;;
   test)
-    debian iproute2 iputils-ping ethtool tcpdump tshark pmacct nfdump-sflow dnsmasq-base mandoc zsh
+    debian iproute2 iputils-ping ethtool tcpdump tshark pmacct nfdump-sflow dnsmasq-base mandoc zsh tmux
     # Container runtimes, a hypervisor and a message bus, as peers.
     debian podman crun runc busybox-static containerd containernetworking-plugins libvirt-daemon dbus-daemon
     vm

@@ -19,6 +19,7 @@ import { TextBuffer } from '../decode/text-buffer.ts'
 import { type DecodedDatagram, decodeDatagram, SFLOW_PORT } from '../wire/sflow/datagram.ts'
 import { datagramToJson } from '../wire/sflow/json.ts'
 import { WireError } from '../wire/xdr.ts'
+import { listenAddress, positive, splitAddress, udpPort } from './arguments.ts'
 
 const HELP = `
 Input:
@@ -68,7 +69,7 @@ export function decodeCommand(): Command {
     .description('Decodes sFlow version 5 datagrams strictly and shows everything in them.')
     .argument('[file]', 'pcap or pcapng capture or file with one datagram, - for standard input')
     .option('-l, --listen <[address:]port>', 'receive datagrams on this UDP port', listenAddress)
-    .option('-p, --port <port>', 'UDP port of sFlow in a capture', port, SFLOW_PORT)
+    .option('-p, --port <port>', 'UDP port of sFlow in a capture', udpPort, SFLOW_PORT)
     .addOption(
       new Option('-j, --json', 'print one JSON object for each datagram').conflicts(['line', 'sflowtool']),
     )
@@ -315,33 +316,10 @@ function isSystemError(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && 'syscall' in error
 }
 
-/** An address and a port, either of which may be all there is. */
-function splitAddress(text: string): { address: string | undefined; digits: string | undefined } {
-  const [, bracketed, plain, digits] = /^(?:(?:\[([^\]]*)\]|([^[\]:]*)):)?([^:]*)$/.exec(text) ?? []
-  return { address: bracketed ?? plain, digits }
-}
-
-function listenAddress(text: string): ListenAddress {
-  const { address, digits } = splitAddress(text)
-  if (digits === undefined) throw new InvalidArgumentError('Expected PORT, ADDRESS:PORT or [IPV6]:PORT.')
-  return { address, port: port(digits) }
-}
-
 function targets(text: string, before: Target[]): Target[] {
-  const { address, digits } = splitAddress(text)
-  if (digits === undefined) throw new InvalidArgumentError('Expected HOST, HOST:PORT or [IPV6]:PORT.')
+  const { address, last } = splitAddress(text)
+  if (last === undefined) throw new InvalidArgumentError('Expected HOST, HOST:PORT or [IPV6]:PORT.')
   // A word without a colon is a host.
-  if (address === undefined) return [...before, { host: digits, port: SFLOW_PORT }]
-  return [...before, { host: address, port: port(digits) }]
-}
-
-function port(text: string): number {
-  const number = positive(text)
-  if (number > 65_535) throw new InvalidArgumentError('Expected a UDP port from 1 to 65535.')
-  return number
-}
-
-function positive(text: string): number {
-  if (!/^[1-9]\d{0,8}$/.test(text)) throw new InvalidArgumentError('Expected a whole number from 1 on.')
-  return Number(text)
+  if (address === undefined) return [...before, { host: last, port: SFLOW_PORT }]
+  return [...before, { host: address, port: udpPort(last) }]
 }

@@ -137,12 +137,12 @@ export class Statistics implements ScanSink {
   malformed = 0
   #sources = 0
   /** The stream of the datagram that is being read, and what to look it up by. */
-  #stream: StreamStatistics | undefined
+  stream: StreamStatistics | undefined
   readonly #words = new Uint32Array(5)
 
   datagram(s: ScannedSample): void {
     const stream = this.#find(s)
-    this.#stream = stream
+    this.stream = stream
     if (stream === undefined) {
       this.notKept++
       return
@@ -156,7 +156,7 @@ export class Statistics implements ScanSink {
   }
 
   sample(s: ScannedSample): void {
-    const stream = this.#stream
+    const stream = this.stream
     if (stream === undefined) return
     stream.samples[s.kind]++
     if (s.kind === 'other') return
@@ -176,7 +176,7 @@ export class Statistics implements ScanSink {
 
   /** The bytes of the datagram that was read last. */
   countBytes(bytes: number): void {
-    if (this.#stream !== undefined) this.#stream.bytes += bytes
+    if (this.stream !== undefined) this.stream.bytes += bytes
   }
 
   /** A table for people. */
@@ -238,7 +238,7 @@ export class Statistics implements ScanSink {
     const { bytes, agentAt, agentLength } = s
     // The same sub-agent as before, mostly.
     const words = this.#words
-    const last = this.#stream
+    const last = this.stream
     let same = last !== undefined && words[4] === s.subAgent && last.agentLength === agentLength
     for (let i = 0; i < agentLength && same; i += 4) same = words[i >> 2] === u32(bytes, agentAt + i)
     if (same) return last
