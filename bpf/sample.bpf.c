@@ -444,6 +444,7 @@ SEC("tp_btf/net_dev_start_xmit")
 int BPF_PROG(weir_transmit, struct sk_buff *skb, struct net_device *dev)
 {
 	struct list_head *lower;
+	struct packet_event *event;
 	struct slot *slot;
 
 	if (!skb->tc_index)
@@ -456,8 +457,17 @@ int BPF_PROG(weir_transmit, struct sk_buff *skb, struct net_device *dev)
 		keep_slot(slot);
 		return 0;
 	}
-	set_transit(&slot->event);
-	slot->event.followed |= TRANSMITTED;
+	event = &slot->event;
+	if (!(event->followed & QUEUED)) {
+		/* It was not seen at the queue, which the kernel passes by at times: nothing is known of its depth. */
+		event->output_ifindex = dev->ifindex;
+		event->output_queue = skb->queue_mapping;
+		event->followed |= QUEUED;
+	}
+	if (event->direction == INGRESS) {
+		set_transit(event);
+		event->followed |= TRANSMITTED;
+	}
 	return report(slot);
 }
 

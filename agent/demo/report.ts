@@ -1,10 +1,24 @@
 /** What arrived at the demo's collector, from the JSON lines of `weir decode`, as tables for people. */
 import { size, tableLines } from '../command/table.ts'
+import { DISCARD_REASONS } from '../wire/sflow/discard-reasons.ts'
 
 interface Row {
   samples: number
   packets: number
   bytes: number
+}
+
+/** What was seen of a queue and of the way to it. */
+interface Waiting {
+  readonly delays: number[]
+  readonly depths: number[]
+}
+
+/** What arrived in some time. */
+interface Seen {
+  readonly flows: Map<string, Row>
+  /** By output interface. */
+  readonly queues: Map<number, Waiting>
 }
 
 interface Sample {
@@ -25,18 +39,27 @@ const PROTOCOLS: Readonly<Record<number, string>> = { 1: 'ICMP', 6: 'TCP', 17: '
 const INTERNAL = 0x3fffffff
 /** The sender's own ports change with each run: the flows are told apart by the receiver's. */
 const FIRST_EPHEMERAL_PORT = 32768
+const REASONS = new Map(DISCARD_REASONS.map(([code, name]) => [code, name]))
+/** Format of an output interface that is the reason of a drop. */
+const DISCARDED = 1
+/** What stands for the output of a dropped packet. */
+const NOWHERE = -1
+const LIVE_FLOWS = 8
 
 export class DemoReport {
   datagrams = 0
   flowSamples = 0
   countersSamples = 0
-  readonly #flows = new Map<string, Row>()
+  discards = 0
+  readonly #all = nothing()
+  /** Since the last live table. */
+  #now = nothing()
+  /** Drops by reason, the kernel's own word for it, and the interfaces. */
+  readonly #drops = new Map<string, number>()
   readonly #names = new Map<number, string>()
   /** Of each interface: its generic counters in the first and in the last counters sample. */
   readonly #interfaces = new Map<number, { first: Record<string, unknown>; last: Record<string, unknown> }>()
   readonly #host = new Map<string, Record<string, unknown>>()
-  readonly #delays: number[] = []
-  readonly #depths: number[] = []
   #problems = 0
 
   /** Takes one line of `weir decode --json`. */
@@ -47,18 +70,56 @@ export class DemoReport {
     for (const sample of datagram.samples ?? []) {
       if (sample.sample === 'flow_sample_expanded') this.#flow(sample)
       else if (sample.sample === 'counters_sample_expanded') this.#counters(sample)
+      else if (sample.sample === 'discarded_packet') this.#discard(sample)
     }
+  }
+
+  /** What came in the time since the last call, as a table for a terminal. */
+  live(seconds: number): string {
+    const { flows, queues } = this.#now
+    this.#now = nothing()
+    const lines: string[] = []
+    const print = (text = '') => lines.push(text)
+    const largest = [...flows].sort(([, a], [, b]) => b.bytes - a.bytes).slice(0, LIVE_FLOWS)
+    table(print, [
+      ['in', 'out', 'protocol', 'source', 'destination', '>packets/s', '>Mb/s'],
+      ...largest.map(([key, row]) => [
+        ...this.#named(key.split(' ')),
+        Math.round(row.packets / seconds).toLocaleString('en'),
+        ((row.bytes * 8) / seconds / 1e6).toFixed(2),
+      ]),
+    ])
+    print()
+    this.#printQueues(print, queues)
+    print()
+    this.#printDrops(print)
+    return `${lines.join('\n')}\n`
+  }
+
+  /** The same in one line. */
+  liveLine(seconds: number): string {
+    const { flows, queues } = this.#now
+    this.#now = nothing()
+    const rows = [...flows.values()]
+    const bits = rows.reduce((sum, { bytes }) => sum + bytes * 8, 0) / seconds
+    const parts = [`${(bits / 1e6).toFixed(1)} Mb/s in ${rows.length} flows`]
+    for (const [ifIndex, { depths, delays }] of queues) {
+      const deepest = depths.length === 0 ? '' : ` queue up to ${size(Math.max(...depths))},`
+      parts.push(`${this.#name(ifIndex)}:${deepest} delay ${spread(delays, duration).join(' to ')}`)
+    }
+    const drops = [...this.#drops.values()].reduce((sum, count) => sum + count, 0)
+    return [...parts, `${drops} drops`].join('; ')
   }
 
   print(out: { write(text: string): unknown }): void {
     const print = (text = '') => out.write(`${text}\n`)
     print()
     print(
-      `${this.datagrams} datagrams: ${this.flowSamples} flow samples, ${this.countersSamples} counters samples, ` +
-        `${this.#problems} problems found by the decoder`,
+      `${this.datagrams} datagrams: ${this.flowSamples} flow samples, ${this.discards} discarded packets, ` +
+        `${this.countersSamples} counters samples, ${this.#problems} problems found by the decoder`,
     )
     print('\nFlows, estimated from the samples')
-    const flows = [...this.#flows].sort(([, a], [, b]) => b.bytes - a.bytes)
+    const flows = [...this.#all.flows].sort(([, a], [, b]) => b.bytes - a.bytes)
     table(print, [
       ['in', 'out', 'protocol', 'source', 'destination', '>samples', '>packets', '>bytes'],
       ...flows.map(([key, row]) => [
@@ -68,18 +129,13 @@ export class DemoReport {
         size(row.bytes),
       ]),
     ])
-    if (this.#delays.length > 0 || this.#depths.length > 0) {
-      print('\nTransit delay and queue depth')
-      const rows: [string, readonly number[], (value: number) => string][] = [
-        ['transit delay', this.#delays, value => `${value / 1000} µs`],
-        ['queue depth', this.#depths, size],
-      ]
-      table(print, [
-        ['', '>samples', '>median', '>highest'],
-        ...rows
-          .filter(([, values]) => values.length > 0)
-          .map(([name, values, text]) => [name, String(values.length), ...spread(values, text)]),
-      ])
+    if (this.#all.queues.size > 0) {
+      print('\nQueues and delay through the router, of the sampled packets')
+      this.#printQueues(print, this.#all.queues)
+    }
+    if (this.#drops.size > 0) {
+      print('\nDropped packets')
+      this.#printDrops(print)
     }
     print('\nInterfaces, from the counters samples (difference between the first and the last)')
     table(print, [
@@ -107,10 +163,26 @@ export class DemoReport {
 
   #flow({ value, records }: Sample): void {
     this.flowSamples++
+    const input = (value.input as InterfaceValue).value
+    const output = value.output as InterfaceValue
+    const source = (value.source_id as { index: number }).index
+    // A packet can be sampled where it comes in and again where it leaves: it is counted once.
+    if (input !== INTERNAL && input !== source) return
+    const out = output.format === DISCARDED ? NOWHERE : output.value
     const header = records.find(({ record }) => record === 'sampled_header')
-    for (const { record, value: fields } of records) {
-      if (record === 'extended_transit') this.#delays.push(Number(fields.delay))
-      if (record === 'extended_queue') this.#depths.push(Number(fields.depth))
+    const word = (name: string, field: string) => {
+      const found = records.find(({ record }) => record === name)?.value[field]
+      return found === undefined ? undefined : Number(found)
+    }
+    const delay = word('extended_transit', 'delay')
+    const depth = word('extended_queue', 'depth')
+    if (delay !== undefined) {
+      for (const { queues } of [this.#all, this.#now]) {
+        const waiting = queues.get(out) ?? { delays: [], depths: [] }
+        queues.set(out, waiting)
+        waiting.delays.push(delay)
+        if (depth !== undefined) waiting.depths.push(depth)
+      }
     }
     const packet = header?.packet
     if (header === undefined || packet?.src_ip === undefined) return
@@ -118,17 +190,52 @@ export class DemoReport {
     const end = (address = '', port = 0) =>
       port > 0 && port < FIRST_EPHEMERAL_PORT ? `${address}:${port}` : address
     const key = [
-      (value.input as { value: number }).value,
-      (value.output as { value: number }).value,
+      input,
+      out,
       PROTOCOLS[packet.ip_protocol ?? 0] ?? packet.ip_protocol,
       end(packet.src_ip, packet.src_port),
       end(packet.dst_ip, packet.dst_port),
     ].join(' ')
-    const row = this.#flows.get(key) ?? { samples: 0, packets: 0, bytes: 0 }
-    row.samples++
-    row.packets += rate
-    row.bytes += rate * Number(header.value.frame_length)
-    this.#flows.set(key, row)
+    for (const { flows } of [this.#all, this.#now]) {
+      const row = flows.get(key) ?? { samples: 0, packets: 0, bytes: 0 }
+      row.samples++
+      row.packets += rate
+      row.bytes += rate * Number(header.value.frame_length)
+      flows.set(key, row)
+    }
+  }
+
+  #discard({ value, records }: Sample): void {
+    this.discards++
+    const word = (record: string, field: string) => records.find(one => one.record === record)?.value[field]
+    const reason = word('extended_linux_drop_reason', 'reason') as string | undefined
+    const symbol = word('extended_function', 'symbol') as string | undefined
+    const known = reason === undefined || reason === 'NOT_SPECIFIED' ? symbol?.replace(/\+.*/, '') : reason
+    const way = [value.inputifindex, value.outputifindex]
+    const key = [...way, REASONS.get(Number(value.reason)) ?? value.reason, known ?? '?'].join(' ')
+    this.#drops.set(key, (this.#drops.get(key) ?? 0) + 1)
+  }
+
+  #printQueues(print: (text: string) => void, queues: ReadonlyMap<number, Waiting>): void {
+    const cells = (values: readonly number[], text: (value: number) => string) =>
+      values.length === 0 ? ['', ''] : spread(values, text)
+    table(print, [
+      ['out', '>samples', '>depth: median', '>highest', '>delay: median', '>highest'],
+      ...[...queues].map(([ifIndex, { delays, depths }]) => [
+        this.#name(ifIndex),
+        String(delays.length),
+        ...cells(depths, size),
+        ...cells(delays, duration),
+      ]),
+    ])
+  }
+
+  #printDrops(print: (text: string) => void): void {
+    const drops = [...this.#drops].sort(([, a], [, b]) => b - a)
+    table(print, [
+      ['in', 'out', 'dropped because', 'kernel', '>reported'],
+      ...drops.map(([key, count]) => [...this.#named(key.split(' ')), String(count)]),
+    ])
   }
 
   #counters({ value, records }: Sample): void {
@@ -145,13 +252,23 @@ export class DemoReport {
 
   /** The first two words of a flow are interfaces. */
   #named([input, output, ...rest]: string[]): string[] {
-    const name = (word: string) => {
-      const ifIndex = Number(word)
-      if (ifIndex === INTERNAL) return 'internal'
-      return ifIndex === 0 ? '?' : (this.#names.get(ifIndex) ?? word)
-    }
-    return [name(input!), name(output!), ...rest]
+    return [this.#name(Number(input)), this.#name(Number(output)), ...rest]
   }
+
+  #name(ifIndex: number): string {
+    if (ifIndex === INTERNAL) return 'internal'
+    if (ifIndex === NOWHERE) return 'dropped'
+    return ifIndex === 0 ? '?' : (this.#names.get(ifIndex) ?? String(ifIndex))
+  }
+}
+
+interface InterfaceValue {
+  readonly format: number
+  readonly value: number
+}
+
+function nothing(): Seen {
+  return { flows: new Map(), queues: new Map() }
 }
 
 /** Prints rows in columns, indented; a heading that begins with > aligns to the right. */
@@ -168,6 +285,10 @@ function status(bits: unknown): string {
   const [admin, oper] = [Number(bits) & 1, Number(bits) & 2]
   if (admin === 0) return 'down'
   return oper === 0 ? 'up, no link' : 'up'
+}
+
+function duration(nanoseconds: number): string {
+  return nanoseconds < 1e6 ? `${(nanoseconds / 1e3).toFixed(1)} µs` : `${(nanoseconds / 1e6).toFixed(2)} ms`
 }
 
 function round(value: unknown): string {

@@ -3,15 +3,15 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { namespaces, runDemo } from '../support/demo.ts'
+import { checkRouter, namespaces, runDemo } from '../support/demo.ts'
 
-test('the demo shows flows, interface counters and the host, and cleans up', async () => {
-  const { output } = await runDemo(2)
-  const [, datagrams, flows, counters] =
-    /(\d+) datagrams: (\d+) flow samples, (\d+) counters samples, 0 problems/.exec(output)!
-  assert.ok(Number(datagrams) > 0 && Number(flows) > 0 && Number(counters) > 0, output)
-  assert.match(output, /eth0 +internal +UDP +192\.0\.2\.2 +192\.0\.2\.1:5002/)
-  assert.match(output, /eth0 +up +10000 Mb\/s/)
+test('the demo shows a router: flows, a queue that fills, delays, drops, counters and the host; and cleans up', async () => {
+  const { output, messages } = await runDemo('--seconds', '3')
+  assert.match(messages, /the way out of wan0 takes 20 Mb\/s/)
+  // While it runs, a line a second where there is no terminal.
+  assert.match(output, /^\d s: .* Mb\/s in \d+ flows; .*wan0: queue up to [\d.]+ kB, delay .*; \d+ drops$/m)
+  checkRouter(output)
+  assert.match(output, /wan0 +up +10000 Mb\/s/)
   assert.match(output, /Linux \d/)
 })
 
@@ -22,7 +22,7 @@ test('a demo that is interrupted cleans up, too', async () => {
   })
   child.stderr.setEncoding('utf8')
   for await (const chunk of child.stderr as AsyncIterable<string>) if (chunk.includes('traffic for')) break
-  assert.equal(namespaces(child.pid!).length, 2)
+  assert.equal(namespaces(child.pid!).length, 3)
   child.kill('SIGINT')
   const [status] = (await once(child, 'exit')) as [number]
   assert.equal(status, 130)

@@ -15,18 +15,18 @@ export async function residentBench(minutes = 1): Promise<void> {
   console.log(`\nresident: ${PACKETS_PER_SECOND} samples/s for ${minutes} min (--minutes N for longer)`)
   const lab = new Lab(`weir-bench-${process.pid}`)
   const conf = configuration(
-    `sFlow {\n polling = 20\n agentIP = ${lab.host.ipv4}\n collector { ip = 127.0.0.1 udpport = ${COLLECTOR_PORT} }\n` +
-      ' pcap { dev = eth0 sampling = 1 }\n}\n',
+    `sFlow {\n polling = 20\n agentIP = ${lab.router.lan.ipv4}\n collector { ip = 127.0.0.1 udpport = ${COLLECTOR_PORT} }\n` +
+      ' pcap { dev = lan0 sampling = 1 }\n}\n',
   )
   try {
     let datagrams = 0
     const self = [process.execPath, import.meta.filename]
-    lab.run(lab.host, [...self, 'collect'], line => {
+    lab.run(lab.router, [...self, 'collect'], line => {
       datagrams = Number(line)
     })
-    const agent = lab.run(lab.host, [builtAgent(), 'run', '--log-level', 'warn', '-f', conf.path])
+    const agent = lab.run(lab.router, [builtAgent(), 'run', '--log-level', 'warn', '-f', conf.path])
     await setTimeout(1000)
-    lab.run(lab.peer, [...self, 'send', lab.host.ipv4])
+    lab.run(lab.left, [...self, 'send', lab.router.lan.ipv4])
     const pid = agent.child.pid!
     let resident = 0
     for (let second = STEP_SECONDS; second <= minutes * 60; second += STEP_SECONDS) {

@@ -12,9 +12,9 @@ export const namespaces = (pid: number): string[] =>
     .filter(name => name.startsWith(`weir-demo-${pid}-`))
 
 /** Runs `weir demo` to its end; checks that it succeeds and leaves nothing behind. */
-export async function runDemo(seconds: number): Promise<{ output: string; messages: string }> {
+export async function runDemo(...options: string[]): Promise<{ output: string; messages: string }> {
   const main = join(import.meta.dirname, '../../agent/main.ts')
-  const child = spawn(process.execPath, [main, 'demo', '--seconds', String(seconds)])
+  const child = spawn(process.execPath, [main, 'demo', ...options])
   const [output, messages, [status]] = await Promise.all([
     text(child.stdout),
     text(child.stderr),
@@ -23,4 +23,19 @@ export async function runDemo(seconds: number): Promise<{ output: string; messag
   assert.equal(status, 0, messages)
   assert.deepEqual(namespaces(child.pid!), [], 'the namespaces are removed')
   return { output, messages }
+}
+
+/** What BPF tells of the router: both interfaces of a flow, its queue, and why packets were dropped. */
+export function checkRouter(output: string): void {
+  const [, datagrams, flows, counters] =
+    /(\d+) datagrams: (\d+) flow samples, \d+ discarded packets, (\d+) counters samples, 0 problems/.exec(
+      output,
+    )!
+  assert.ok(Number(datagrams) > 0 && Number(flows) > 0 && Number(counters) > 0, output)
+  assert.match(output, /lan0 +wan0 +UDP +192\.0\.2\.2 +198\.51\.100\.2:5002/)
+  // A full queue delays by milliseconds.
+  assert.match(output, /^ +wan0 +\d+ +[\d.]+ k?B +[\d.]+ kB +[\d.]+ [mµ]s +[\d.]+ ms$/m)
+  assert.match(output, /lan0 +\? +port_unreachable +NO_SOCKET +\d/)
+  assert.match(output, /lan0 +\? +ttl_exceeded +IP_INHDR +\d/)
+  assert.match(output, /lan0 +\? +net_unreachable +\w+ +\d/)
 }

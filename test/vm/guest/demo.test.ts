@@ -1,15 +1,24 @@
-/** The demo where the kernel samples. */
+/** The demo: where the kernel samples, as on a switch, and on newer kernels where BPF follows packets. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { runDemo } from '../../support/demo.ts'
-import { modprobe } from '../../support/guest.ts'
+import { checkRouter, runDemo } from '../../support/demo.ts'
+import { kernelAtLeast, modprobe } from '../../support/guest.ts'
 
-test('the demo takes its samples from tc and PSAMPLE, in both directions', async () => {
-  modprobe('veth')
-  const { output, messages } = await runDemo(4)
-  assert.match(messages, /the kernel samples \(tc matchall and PSAMPLE\)/)
-  assert.match(output, /0 problems found by the decoder/)
-  // Sampled at the output: the packet leaves by eth0, and nothing is known of where it came from.
-  assert.match(output, /eth0 +\? +UDP +192\.0\.2\.2 +192\.0\.2\.1:5002/)
-  assert.match(output, /\? +eth0 +TCP +192\.0\.2\.1:5201 +192\.0\.2\.2/)
-})
+modprobe('veth', 'sch_tbf')
+
+if (kernelAtLeast(6, 12)) {
+  test('the demo follows packets by BPF', async () => {
+    const { output, messages } = await runDemo('--seconds', '5')
+    assert.match(messages, /packets are sampled by BPF/)
+    checkRouter(output)
+  })
+} else {
+  test('the demo takes its samples from tc and PSAMPLE', async () => {
+    const { output, messages } = await runDemo('--seconds', '4', '--by', 'psample')
+    assert.match(messages, /the kernel samples \(tc matchall and PSAMPLE\)/)
+    assert.match(output, /0 problems found by the decoder/)
+    // Sampled where it comes in: where it leaves is not known there.
+    assert.match(output, /lan0 +\? +UDP +192\.0\.2\.2 +198\.51\.100\.2:5002/)
+    assert.match(output, /wan0 +\? +TCP +198\.51\.100\.2:5201 +192\.0\.2\.2/)
+  })
+}
