@@ -9,7 +9,8 @@ import { hostname } from 'node:os'
 import { type Logger, RateLimitedLog } from '../health/log.ts'
 import { askDns, dnsServers } from '../kernel/dns-client.ts'
 import { DNS_TYPE, type SrvRecord } from '../wire/dns.ts'
-import type { Config, DiscoveryConfig } from './config.ts'
+import type { Config, DiscoveryConfig, DropmonConfig } from './config.ts'
+import { int } from './kinds.ts'
 import { loadConfig } from './load.ts'
 
 /** What DNS says. */
@@ -159,6 +160,9 @@ const TXT_SETTINGS = [
   'headerbytes',
 ]
 const MOST_HEADER_BYTES = 256
+/** Not a setting of the file's language: drops reported per second, and whether they are at all. */
+const DROP_LIMIT = 'droplimit'
+const dropLimit = int(0, 10_000)
 
 /**
  * The configuration that holds with what was discovered: collectors, sampling, polling and header bytes come from DNS,
@@ -188,7 +192,10 @@ export function withDiscovered(
       what: `SRV ${host}`,
     }))
     .filter(one => isValid(one.text, one.what, remark))
-  const settings = discovered.texts.flatMap(text => textSetting(text, remark))
+  const limits = discovered.texts.filter(text => keyOf(text) === DROP_LIMIT)
+  const settings = discovered.texts
+    .filter(text => !limits.includes(text))
+    .flatMap(text => textSetting(text, remark))
   const valid = settings.filter(one => isValid(`${ANY_COLLECTOR} ${one.text}`, one.what, remark))
   const all = [...collectors, ...valid].map(({ text }) => text).join('\n')
   const found = loadConfig(`sFlow {\n${all}\n}`, 'DNS').config
@@ -204,6 +211,7 @@ export function withDiscovered(
     polling: found.polling,
     external: found.external,
     headerBytes: found.headerBytes,
+    dropmon: limits.reduce((dropmon, text) => withDropLimit(dropmon, text, remark), config.dropmon),
     agent: {
       address: found.agent.address ?? config.agent.address,
       device: found.agent.device ?? config.agent.device,
@@ -213,6 +221,34 @@ export function withDiscovered(
 }
 
 const ANY_COLLECTOR = 'collector { ip = 127.0.0.1 }'
+
+/** The name in front of the `=` of a TXT string, in lower case; empty when it has none. */
+function keyOf(text: string): string {
+  return text
+    .slice(0, Math.max(text.indexOf('='), 0))
+    .trim()
+    .toLowerCase()
+}
+
+/** As with hsflowd: 0 ends the reports, another number is their limit and starts them, kernel drops at least. */
+function withDropLimit(
+  dropmon: DropmonConfig | undefined,
+  text: string,
+  remark: (text: string) => void,
+): DropmonConfig | undefined {
+  const reading = dropLimit.read(text.slice(text.indexOf('=') + 1).trim())
+  if (!('value' in reading)) {
+    remark(`TXT "${text}": expected ${dropLimit.expected}`)
+    return dropmon
+  }
+  if (dropmon === undefined) {
+    remark(`TXT "${text}": the file has no dropmon { }, so that no drops are reported`)
+    return undefined
+  }
+  if (reading.value === 0) return undefined
+  const started = { start: true, software: true, reasonNames: true, hardwarePassive: true }
+  return { ...dropmon, ...(dropmon.start ? {} : started), limit: reading.value }
+}
 
 /** A TXT string as a setting of the file's language; none when it is not for us. */
 function textSetting(text: string, remark: (text: string) => void): { text: string; what: string }[] {

@@ -96,6 +96,7 @@ test('settings: what cannot be used is told, and the rest holds', () => {
       'polling=often',
       'sampling=7',
       'dropLimit=5',
+      'dropLimit=many',
       'nonsense',
       'collector { ip = 192.0.2.66 }=1',
       'agent="} evil',
@@ -110,11 +111,34 @@ test('settings: what cannot be used is told, and the rest holds', () => {
   assert.equal(config.collectors.length, 1)
   assert.deepEqual(remarks, [
     'SRV a b: ip: expected an IP address or a host name, got "a b"',
-    'TXT "dropLimit=5": not a setting that DNS can give',
     'TXT "nonsense": not a setting that DNS can give',
     'TXT "collector { ip = 192.0.2.66 }=1": not a setting that DNS can give',
     'TXT "polling=often": polling: expected a whole number from 0 to 300, got "often"',
+    'TXT "dropLimit=5": the file has no dropmon { }, so that no drops are reported',
+    'TXT "dropLimit=many": expected a whole number from 0 to 10000',
   ])
+})
+
+test('dropLimit: how many drops are reported, and whether they are', () => {
+  const dropmon = (block: string, texts: string[]) => {
+    const { config } = loadConfig(`sFlow { dns-sd { } dropmon { ${block} } }`, 'weir.conf')
+    const discovered = { targets: [{ host: 'a', port: 1 }], texts, ttlSeconds: 60 }
+    const given = config!.dropmon!
+    const effective = withDiscovered(config!, discovered, text => assert.fail(text)).dropmon
+    if (effective === undefined) return undefined
+    const names = Object.keys(given) as (keyof typeof given)[]
+    return Object.fromEntries(names.filter(n => given[n] !== effective[n]).map(n => [n, effective[n]]))
+  }
+  assert.deepEqual(dropmon('', []), {})
+  assert.deepEqual(dropmon('limit = 9', ['dropLimit=55']), { limit: 55 })
+  assert.deepEqual(dropmon('', ['DROPLIMIT = 0']), undefined)
+  assert.deepEqual(dropmon('start = off hw = off sw = off rn = off', ['dropLimit=7']), {
+    start: true,
+    software: true,
+    reasonNames: true,
+    hardwarePassive: true,
+    limit: 7,
+  })
 })
 
 test('nothing is sampled, polled or sent before the first answer, or when the service is withdrawn', () => {
