@@ -24,6 +24,7 @@ import { UdpSender } from './kernel/udp-sender.ts'
 import { KernelSamplers } from './kernel-samplers.ts'
 import { PcapSamplers } from './pcap-samplers.ts'
 import type { PacketSample } from './samples/packet-sample.ts'
+import { TcpAnnotations } from './tcp-annotations.ts'
 import { VirtualSources } from './virtual-sources.ts'
 
 /**
@@ -51,6 +52,7 @@ export class Agent {
   readonly #datagrams: Datagrams
   readonly #bridgeVlans: BridgeVlans
   readonly #vlans: VlanAnnotator
+  readonly #tcp: TcpAnnotations
   readonly #sampler: Sampler
   readonly #counters: CountersWriter
   readonly #poller: Poller
@@ -95,6 +97,13 @@ export class Agent {
     })
     this.#datagrams = this.#exporter.datagrams
     this.#sampler = new Sampler(this.#datagrams, ledger, config.headerBytes)
+    this.#tcp = new TcpAnnotations({
+      interfaces: this.#interfaces,
+      ledger,
+      log,
+      sink: this.#sampler.accept,
+      onBatchEnd: () => this.#datagrams.send(),
+    })
     this.#counters = new CountersWriter(this.#datagrams, ledger)
     this.#poller = new Poller({
       ledger,
@@ -159,6 +168,7 @@ export class Agent {
     this.#interfaces.subscribe(event => this.#interfaceChanged(event))
     await this.#attempt('counters', () => this.#startPolling())
     await this.#attempt('virtual', () => this.#virtual.change(config))
+    await this.#attempt('tcp', () => this.#tcp.change(config.tcp))
     await this.#startSources()
     if (!this.#running) return
     this.#startBudget()
@@ -199,6 +209,7 @@ export class Agent {
     if (differs('polling')) this.#changePolling()
     await this.#attempt('virtual', () => this.#virtual.change(config))
     await this.#attempt('counters', () => this.#interfacePolling.change(config))
+    if (differs('tcp')) await this.#attempt('tcp', () => this.#tcp.change(config.tcp))
     this.#sampler.headerBytes = config.headerBytes
     // The cookies of the tc samplers carry the sub-agent.
     if (config.tc === undefined || config.psample === undefined || differs('subAgentId')) {
@@ -230,6 +241,7 @@ export class Agent {
     await this.#attempt('dropmon', () => this.#drops.stop())
     this.#applications.stop()
     this.#kernelSamplers.stopPsample()
+    this.#tcp.stop()
     this.#datagrams.flush()
     this.logStatus()
     this.#exporter.stop()
@@ -343,6 +355,7 @@ export class Agent {
     this.#settling ??= setTimeout(() => {
       this.#settling = undefined
       this.#address.elect()
+      this.#tcp.followAddresses()
       this.#placeSoon()
     }, SETTLE_MS)
   }
@@ -350,11 +363,14 @@ export class Agent {
   /** A sample of any source: what is known of its packet elsewhere is added, and it is written. */
   readonly #accept = (sample: PacketSample): void => {
     this.#vlans.annotate(sample)
-    this.#sampler.accept(sample)
+    if (!this.#tcp.hold(sample)) this.#sampler.accept(sample)
   }
 
   /** A batch of samples has been written: full datagrams go out, the open one waits for more. */
-  readonly #onBatchEnd = (): void => this.#datagrams.send()
+  readonly #onBatchEnd = (): void => {
+    this.#tcp.endBatch()
+    this.#datagrams.send()
+  }
 
   /** Starts the sources of packets that the configuration asks for and that do not run yet; then places samplers. */
   async #startSources(): Promise<void> {

@@ -43,6 +43,8 @@ export interface Config {
   readonly pcap: readonly PcapConfig[]
   /** Follow packets that pcap blocks sample through the kernel, for queue depth and transit delay. */
   readonly transit: boolean
+  /** Add the state of TCP connections to samples; present when the block is. */
+  readonly tcp: TcpInfoConfig | undefined
   /** Present when the block is. */
   readonly dropmon: DropmonConfig | undefined
   readonly virtual: VirtualConfig
@@ -167,6 +169,11 @@ export interface PcapConfig {
 }
 
 export type DropSourceChoice = 'auto' | 'ebpf' | 'drop_monitor'
+
+export interface TcpInfoConfig {
+  /** Look into tunnels. */
+  readonly tunnel: boolean
+}
 
 export interface DropmonConfig {
   /** Where drops are seen: `auto` is eBPF where that can be, else the drop monitor. */

@@ -245,6 +245,7 @@ function toConfig({ values, places }: Parsed, file: string): Config {
     },
     pcap: values.pcap.map(toPcap),
     transit: values.ebpf?.transit ?? true,
+    tcp: values.tcp && { tunnel: values.tcp.tunnel },
     dropmon: values.dropmon && toDropmon(values.dropmon),
     virtual: toVirtual(values),
     counters: {

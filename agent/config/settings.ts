@@ -495,12 +495,15 @@ export const settings = {
   ),
   tcp: block(
     {
-      tunnel: setting(kind.onOff(), 'off', 'Look into tunnels.'),
-      udp: setting(kind.onOff(), 'off', 'Look up UDP sockets too.'),
-      dump: setting(kind.onOff(), 'off', 'Search by dumping all sockets.'),
+      tunnel: setting(kind.onOff(), 'off', 'Look for it in IP-in-IP and VXLAN, too.'),
+      udp: setting(kind.onOff(), 'off', 'Look up UDP sockets too.', {
+        inactive: 'a UDP socket has none of this',
+      }),
+      dump: setting(kind.onOff(), 'off', 'Search by dumping all sockets.', {
+        inactive: 'sockets are looked up by their addresses',
+      }),
     },
-    'Adds round-trip time and loss of the TCP connection to packet samples.',
-    { inactive: 'TCP state is not added to samples yet' },
+    'Adds round-trip time, loss and window of the TCP connection to the samples of packets that this host sends or receives.',
   ),
   json: block(
     {

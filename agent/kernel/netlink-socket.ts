@@ -25,6 +25,7 @@ import {
 } from './native.ts'
 
 export const NETLINK_ROUTE = 0
+export const NETLINK_SOCK_DIAG = 4
 export const NETLINK_GENERIC = 16
 
 const AF_NETLINK = 16
@@ -95,7 +96,7 @@ export interface NetlinkSocketOptions {
   readonly onNotification?: (message: Message) => void
   /**
    * Takes whole datagrams where they were received, bytes `start` to `end` of `view` (`words` is the same memory),
-   * borrowed until it returns; nothing is allocated. Such a socket takes no requests.
+   * borrowed until it returns; nothing is allocated. Such a socket takes no requests, but post() sends what it is given.
    */
   readonly onDatagram?: (view: DataView, words: Int32Array, start: number, end: number) => void
   /** All datagrams of a batch have been given to onDatagram. */
@@ -232,6 +233,14 @@ export class NetlinkSocket {
   /** Asks for all entries of a table. A table that changes meanwhile is read again, at most four times. */
   dump(message: Uint8Array, operation = 'netlink dump'): Promise<Message[]> {
     return this.#enqueue(message, FLAG.dump, operation, true)
+  }
+
+  /**
+   * Sends messages as they are, together; what the kernel answers goes to onDatagram. The bytes are borrowed until the
+   * promise ends.
+   */
+  post(messages: Uint8Array, operation: string): Promise<void> {
+    return this.#socket.sendAsync(messages, operation)
   }
 
   /** Closes the socket; requests under way fail with ECANCELED. May be called twice. */

@@ -1,3 +1,5 @@
+import type { TcpState } from '../wire/netlink/inet-diag.ts'
+
 /**
  * What every packet source delivers. A source owns one PacketSample and fills it again for each packet, so
  * that the path from the kernel to the datagram allocates nothing; a receiver takes what it needs before it
@@ -56,8 +58,15 @@ export interface PacketSample {
   outputPriority: number
   /** The outer headers that the packet came in or will leave with; undefined when there are none. Borrowed likewise. */
   tunnel: Tunnel | undefined
+  /** What the kernel knows of the TCP connection, when one end of it is here. Borrowed likewise. */
+  tcp: SampledTcp | undefined
   /** Samples the kernel is known to have lost since the previous one of this source. */
   lostBefore: number
+}
+
+/** The state of a connection, with the packet's direction: 1 received, 2 sent. */
+export interface SampledTcp extends TcpState {
+  direction: number
 }
 
 /** The outer headers of a tunnelled packet (include/net/ip_tunnels.h), to be filled by the source that owns it. */
@@ -117,6 +126,31 @@ export function emptyPacketSample(): PacketSample {
     outputVlan: ABSENT,
     outputPriority: ABSENT,
     tunnel: undefined,
+    tcp: undefined,
     lostBefore: 0,
   }
+}
+
+/**
+ * Makes `to` what `from` is, with memory of its own: as much of the header as `words` holds, and `tunnel` for the outer
+ * headers.
+ */
+export function copyPacketSample(
+  from: PacketSample,
+  to: PacketSample,
+  words: Int32Array,
+  tunnel: Tunnel,
+): void {
+  Object.assign(to, from)
+  to.headerWords = words
+  to.headerOffset = 0
+  to.headerLength = Math.min(from.headerLength, words.length * 4)
+  const start = from.headerOffset >> 2
+  for (let i = 0; i < (to.headerLength + 3) >> 2; i++) words[i] = from.headerWords[start + i]!
+  if (from.tunnel === undefined) return
+  const { source, destination, ...rest } = from.tunnel
+  Object.assign(tunnel, rest)
+  tunnel.source.set(source)
+  tunnel.destination.set(destination)
+  to.tunnel = tunnel
 }

@@ -4,7 +4,7 @@
  * compares the two byte by byte.
  */
 
-import type { PacketSample, Tunnel } from '../../samples/packet-sample.ts'
+import type { PacketSample, SampledTcp, Tunnel } from '../../samples/packet-sample.ts'
 
 /** What the sampler knows of a data source when it hands over a sample. */
 export interface FlowSourceState {
@@ -32,6 +32,7 @@ const EXTENDED_EGRESS_QUEUE = 1036
 const EXTENDED_TRANSIT = 1039
 const EXTENDED_QUEUE = 1040
 const EXTENDED_TIMESTAMP = 1043
+const EXTENDED_TCP_INFO = 2209
 
 /** Format of an output that is a discard reason. */
 const DISCARDED = 1
@@ -45,6 +46,7 @@ const TIMESTAMP_RECORD_BYTES = 16
 const SWITCH_RECORD_BYTES = 24
 /** Of a tunnel record, what is not addresses. */
 const TUNNEL_RECORD_BYTES = 32
+const TCP_RECORD_BYTES = 56
 const IPPROTO_UDP = 17
 
 /** Bytes that the sample takes without any header bytes: the least a datagram must have room for. */
@@ -62,6 +64,7 @@ export function flowSampleBytesWithoutHeader(sample: PacketSample): number {
     bytes += TUNNEL_RECORD_BYTES + 2 * tunnel.addressBytes
     if (tunnel.id >= 0) bytes += WORD_RECORD_BYTES
   }
+  if (sample.tcp !== undefined) bytes += TCP_RECORD_BYTES
   return bytes
 }
 
@@ -143,6 +146,10 @@ export function writeFlowSample(
       records++
     }
   }
+  if (sample.tcp !== undefined) {
+    at = writeTcp(view, at, sample.tcp)
+    records++
+  }
   view.setUint32(offset + 48, records)
   view.setUint32(offset + 4, at - offset - 8)
   return at
@@ -153,6 +160,24 @@ function writeWordRecord(view: DataView, at: number, format: number, value: numb
   view.setUint32(at + 4, 4)
   view.setUint32(at + 8, value)
   return at + WORD_RECORD_BYTES
+}
+
+function writeTcp(view: DataView, at: number, tcp: SampledTcp): number {
+  view.setUint32(at, EXTENDED_TCP_INFO)
+  view.setUint32(at + 4, TCP_RECORD_BYTES - 8)
+  view.setUint32(at + 8, tcp.direction)
+  view.setUint32(at + 12, tcp.sndMss)
+  view.setUint32(at + 16, tcp.rcvMss)
+  view.setUint32(at + 20, tcp.unacked)
+  view.setUint32(at + 24, tcp.lost)
+  view.setUint32(at + 28, tcp.retransmits)
+  view.setUint32(at + 32, tcp.pathMtu)
+  view.setUint32(at + 36, tcp.rtt)
+  view.setUint32(at + 40, tcp.rttVariance)
+  view.setUint32(at + 44, tcp.congestionWindow)
+  view.setUint32(at + 48, tcp.reordering)
+  view.setUint32(at + 52, tcp.leastRtt)
+  return at + TCP_RECORD_BYTES
 }
 
 /**

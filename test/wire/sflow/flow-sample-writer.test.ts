@@ -9,6 +9,7 @@ import {
 } from '../../../agent/samples/packet-sample.ts'
 import { formatIp4, formatIp6 } from '../../../agent/wire/addresses.ts'
 import { type RecordValue, recordOf, sampleSize, writeSample } from '../../../agent/wire/sflow/block.ts'
+import { extendedTcpInfo } from '../../../agent/wire/sflow/flow/application.ts'
 import { extendedSwitch } from '../../../agent/wire/sflow/flow/extended.ts'
 import {
   extendedEgressQueue,
@@ -47,6 +48,21 @@ const tunnels = fc.record({
   id: wordOrAbsent,
 })
 
+const tcps = fc.record({
+  direction: fc.constantFrom(1, 2),
+  sndMss: word,
+  rcvMss: word,
+  unacked: word,
+  lost: word,
+  retransmits: word,
+  pathMtu: word,
+  rtt: word,
+  rttVariance: word,
+  congestionWindow: word,
+  reordering: word,
+  leastRtt: word,
+})
+
 const cases = fc.record({
   sample: fc.record({
     dataSource: ifIndex,
@@ -67,6 +83,7 @@ const cases = fc.record({
     outputVlan: fc.constantFrom(ABSENT, 1, 4094),
     outputPriority: fc.constantFrom(ABSENT, 0, 7),
     tunnel: fc.option(tunnels, { nil: undefined }),
+    tcp: fc.option(tcps, { nil: undefined }),
   }),
   source: fc.record({ sequence: word, samplePool: word, drops: word }),
   header: fc.uint8Array({ maxLength: 256 }),
@@ -136,6 +153,7 @@ type Fields = Pick<
   | 'outputVlan'
   | 'outputPriority'
   | 'tunnel'
+  | 'tcp'
 >
 
 function tunnelRecords(tunnel: Tunnel): RecordValue[] {
@@ -194,5 +212,23 @@ function recordsOf(sample: Fields, header: Uint8Array): RecordValue[] {
     records.push(recordOf(extendedTimestamp, { nanoseconds }))
   }
   if (sample.tunnel !== undefined) records.push(...tunnelRecords(sample.tunnel))
+  const { tcp } = sample
+  if (tcp !== undefined) {
+    const values = {
+      direction: tcp.direction,
+      snd_mss: tcp.sndMss,
+      rcv_mss: tcp.rcvMss,
+      unacked: tcp.unacked,
+      lost: tcp.lost,
+      retrans: tcp.retransmits,
+      pmtu: tcp.pathMtu,
+      rtt: tcp.rtt,
+      rttvar: tcp.rttVariance,
+      snd_cwnd: tcp.congestionWindow,
+      reordering: tcp.reordering,
+      min_rtt: tcp.leastRtt,
+    }
+    records.push(recordOf(extendedTcpInfo, values))
+  }
   return records
 }
