@@ -22,6 +22,7 @@ import { InterfacePolling } from './interface-polling.ts'
 import { type InterfaceEvent, Interfaces } from './interfaces.ts'
 import { UdpSender } from './kernel/udp-sender.ts'
 import { KernelSamplers } from './kernel-samplers.ts'
+import { NflogSampling } from './nflog-sampling.ts'
 import { PcapSamplers } from './pcap-samplers.ts'
 import type { PacketSample } from './samples/packet-sample.ts'
 import { TcpAnnotations } from './tcp-annotations.ts'
@@ -58,6 +59,7 @@ export class Agent {
   readonly #poller: Poller
   readonly #kernelSamplers: KernelSamplers
   readonly #pcapSamplers: PcapSamplers
+  readonly #nflog: NflogSampling
   readonly #drops: DropReports
   readonly #applications: ApplicationSources
   readonly #virtual: VirtualSources
@@ -128,6 +130,7 @@ export class Agent {
       withinBudget: this.#withinBudget,
     }
     this.#kernelSamplers = new KernelSamplers(config, samplers)
+    this.#nflog = new NflogSampling(samplers)
     this.#pcapSamplers = new PcapSamplers({
       ...samplers,
       drops: this.#drops,
@@ -241,6 +244,7 @@ export class Agent {
     await this.#attempt('dropmon', () => this.#drops.stop())
     this.#applications.stop()
     this.#kernelSamplers.stopPsample()
+    this.#nflog.stop()
     this.#tcp.stop()
     this.#datagrams.flush()
     this.logStatus()
@@ -288,7 +292,12 @@ export class Agent {
       collectors: this.#exporter.status(),
       drops,
       interfaces: this.#interfaces.byIndex,
-      sources: [...this.#kernelSamplers.sources(), ...this.#pcapSamplers.sources(), ...this.#drops.sources()],
+      sources: [
+        ...this.#kernelSamplers.sources(),
+        ...this.#pcapSamplers.sources(),
+        ...this.#nflog.sources(),
+        ...this.#drops.sources(),
+      ],
       interfaceCounters: () => this.#interfacePolling.all(),
       sampledBy: ifIndex => this.#pcapSamplers.sampledBy(ifIndex),
     }
@@ -377,6 +386,7 @@ export class Agent {
     const config = this.#config
     await this.#attempt('psample', () => this.#kernelSamplers.startPsample(config))
     await this.#attempt('tc', () => this.#kernelSamplers.startTc(config))
+    await this.#attempt('nflog', () => this.#nflog.change(config))
     if (config.pcap.length > 0) await this.#attempt('pcap', () => this.#pcapSamplers.start(config))
     await this.#attempt('dropmon', () => this.#drops.change(config.dropmon, config.headerBytes))
     await this.#attempt('json', () => this.#applications.change(config))
@@ -393,6 +403,7 @@ export class Agent {
     if (!this.#running) return
     await this.#attempt('pcap', () => this.#pcapSamplers.place(this.#config))
     await this.#attempt('tc', () => this.#kernelSamplers.place(this.#config))
+    this.#nflog.followBudget()
   }
 
   #readerFailed({ sourceIndex, reader, error }: PollFailure): void {
@@ -426,6 +437,7 @@ export class Agent {
   #keepHouse(): void {
     if (this.#budget !== undefined) this.#keepBudget(this.#budget)
     this.#pcapSamplers.poll()
+    this.#nflog.poll()
     this.#drops.poll()
     this.#applications.poll()
     void this.#attempt('tc', () => this.#kernelSamplers.poll())

@@ -38,6 +38,8 @@ export interface Config {
   readonly json: JsonConfig | undefined
   /** Present when the block is. */
   readonly psample: PsampleConfig | undefined
+  /** Present when the block is, and names a group. */
+  readonly nflog: NflogConfig | undefined
   readonly tc: TcConfig | undefined
   /** In the order of declaration; the last one that matches an interface wins. pcap and epcap blocks alike. */
   readonly pcap: readonly PcapConfig[]
@@ -145,6 +147,12 @@ export interface PsampleConfig {
   readonly egress: boolean
   /** Send what is known of tunnels. */
   readonly tunnel: boolean
+}
+
+export interface NflogConfig {
+  readonly group: number
+  /** Of the rule's statistic match; undefined: the rule logs every packet. */
+  readonly probability: number | undefined
 }
 
 export interface TcConfig {

@@ -8,6 +8,7 @@ import type {
   Config,
   DropmonConfig,
   ExternalConfig,
+  NflogConfig,
   PcapConfig,
   VirtualConfig,
 } from './config.ts'
@@ -143,6 +144,10 @@ function checkRules({ values, places }: Parsed, problems: Problem[]): void {
     report('warning', 'dent', 'samplers without psample { } have no effect')
   }
 
+  if (values.nflog !== undefined && (values.nflog.group ?? values.nflogGroup) === undefined) {
+    report('warning', 'nflog', 'nflog { } without a group has no effect')
+  }
+
   for (const name of values['sampling.'].keys()) {
     const path = `sampling.${name}`
     const speed = speedOf(name)
@@ -238,6 +243,7 @@ function toConfig({ values, places }: Parsed, file: string): Config {
       fifo: values.json.fifo ?? values.jsonFIFO,
     },
     psample,
+    nflog: toNflog(values),
     tc: dent && {
       switchport: dent.switchport,
       switchportGiven: places.has('dent.switchport'),
@@ -273,6 +279,13 @@ function externals({ values, places }: Pick<Parsed, 'values' | 'places'>): Exter
   return [...new Set([...sampling.keys(), ...polling.keys()])]
     .sort((a, b) => byPlace(place(b), place(a)))
     .map(name => ({ name, sampling: sampling.get(name), polling: polling.get(name) }))
+}
+
+/** The flat forms are values for the block, and do not make one. */
+function toNflog({ nflog, nflogGroup, nflogProbability }: Values): NflogConfig | undefined {
+  const group = nflog?.group ?? nflogGroup
+  if (nflog === undefined || group === undefined) return undefined
+  return { group, probability: nflog.probability ?? nflogProbability }
 }
 
 function toDropmon(block: NonNullable<Values['dropmon']>): DropmonConfig {

@@ -482,8 +482,8 @@ export const settings = {
       group: optional(kind.int(1, 32), '5', 'NFLOG group.'),
       probability: optional(kind.fraction(), '0.0025', 'Probability of the firewall rule that feeds it.'),
     },
-    'Takes packet samples from firewall rules with an NFLOG target.',
-    { inactive: 'firewall rules are not read yet' },
+    'Takes packet samples from firewall rules with an NFLOG target (nftables: `log group`). What the rule does not thin out ' +
+      'is thinned to `sampling`.',
   ),
   ulog: block(
     {

@@ -26,9 +26,12 @@ import {
 
 export const NETLINK_ROUTE = 0
 export const NETLINK_SOCK_DIAG = 4
+export const NETLINK_NETFILTER = 12
 export const NETLINK_GENERIC = 16
 
 const AF_NETLINK = 16
+/** A message with an acknowledgement: header and error number. */
+const ACK_LEAST = 20
 const SOCK_RAW = 3
 const SOL_SOCKET = 1
 const SO_MEMINFO = 55
@@ -96,7 +99,8 @@ export interface NetlinkSocketOptions {
   readonly onNotification?: (message: Message) => void
   /**
    * Takes whole datagrams where they were received, bytes `start` to `end` of `view` (`words` is the same memory),
-   * borrowed until it returns; nothing is allocated. Such a socket takes no requests, but post() sends what it is given.
+   * borrowed until it returns; nothing is allocated. Such a socket takes requests that are acknowledged, but no dumps:
+   * while one is under way, what begins with an acknowledgement is its answer. post() sends what it is given.
    */
   readonly onDatagram?: (view: DataView, words: Int32Array, start: number, end: number) => void
   /** All datagrams of a batch have been given to onDatagram. */
@@ -259,8 +263,8 @@ export class NetlinkSocket {
     answers?: Operation['answers'],
   ): Promise<Message[]> {
     if (this.#closed) return Promise.reject(new NetlinkError(ERRNO.ECANCELED, name, 'socket closed'))
-    if (this.#options.onDatagram !== undefined) {
-      return Promise.reject(new Error(`${name}: this netlink socket only listens`))
+    if (isDump && this.#options.onDatagram !== undefined) {
+      return Promise.reject(new Error(`${name}: this netlink socket takes no dumps`))
     }
     const bytes = message.slice()
     const view = new DataView(bytes.buffer)
@@ -352,12 +356,19 @@ export class NetlinkSocket {
   /** A batch of a socket that only listens: the hot path. */
   readonly #receiveDatagrams = (count: number): void => {
     if (count < 0) this.#overrun()
-    const { view, words, meta, dataOffset, dataStride } = this.#memory
+    const { memory, view, words, meta, dataOffset, dataStride } = this.#memory
     const take = this.#options.onDatagram!
     for (let slot = 0; slot < count && !this.#closed; slot++) {
       if (!this.#isUsable(slot)) continue
       const start = dataOffset + slot * dataStride
-      take(view, words, start, start + meta[slot * META.words + META.length]!)
+      const end = start + meta[slot * META.words + META.length]!
+      if (
+        this.#queue.length > 0 &&
+        end - start >= ACK_LEAST &&
+        messageType(view, start) === MESSAGE_TYPE.error
+      ) {
+        this.#answer(new DataView(memory.slice(start, end)))
+      } else take(view, words, start, end)
     }
     this.#options.onBatchEnd?.()
   }

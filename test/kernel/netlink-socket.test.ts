@@ -383,11 +383,20 @@ describe('sockets that only listen', () => {
     assert.ok(batches > 0)
   })
 
-  test('take no requests', async t => {
+  test('take requests that are acknowledged', async t => {
+    let notified = 0
+    const onDatagram = () => notified++
+    const socket = open(t, NETLINK_ROUTE, { namespace: makeNamespace(t), groups: [RTNLGRP_LINK], onDatagram })
+    assert.equal(await socket.request(newBridge('br0')), undefined)
+    await assert.rejects(socket.request(newBridge('br0'), 'make br0'), /make br0: EEXIST/)
+    await until('the notification', () => notified > 0)
+  })
+
+  test('take no dumps', async t => {
     const socket = open(t, NETLINK_ROUTE, { onDatagram: () => {} })
     await assert.rejects(
       socket.dump(getLinks(), 'dump links'),
-      /dump links: this netlink socket only listens/,
+      /dump links: this netlink socket takes no dumps/,
     )
   })
 })
