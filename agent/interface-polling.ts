@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
-import type { Config, CountersConfig } from './config/config.ts'
+import type { Config, CountersConfig, PcapConfig } from './config/config.ts'
+import { portsWithoutCounters } from './config/pcap-rule.ts'
 import { DriverStatistics } from './counters/driver-statistics.ts'
 import { interfaceReaders } from './counters/interface-readers.ts'
 import { InterfaceStatistics } from './counters/interface-statistics.ts'
@@ -37,7 +38,13 @@ export class InterfacePolling {
   readonly #log: Logger
   readonly #named: InterfacePollingOptions['named']
   readonly #polled = new Set<number>()
-  #settings: { readonly intervalMs: number; readonly counters: CountersConfig } | undefined
+  #settings:
+    | {
+        readonly intervalMs: number
+        readonly counters: CountersConfig
+        readonly pcap: readonly PcapConfig[]
+      }
+    | undefined
   #sources: Sources | undefined
 
   constructor({ poller, interfaces, log, named }: InterfacePollingOptions) {
@@ -64,7 +71,7 @@ export class InterfacePolling {
     const sources = this.#sources
     if (before === undefined || sources === undefined || isDeepStrictEqual(before, now)) return
     this.#settings = now
-    if (isDeepStrictEqual(before.counters, now.counters)) {
+    if (isDeepStrictEqual([before.counters, before.pcap], [now.counters, now.pcap])) {
       for (const ifIndex of this.#polled) this.#poller.changeInterval(INTERFACE, ifIndex, now.intervalMs)
       return
     }
@@ -109,8 +116,11 @@ export class InterfacePolling {
     const { ifIndex, name } = port
     const sources = this.#sources
     if (sources === undefined || this.#settings === undefined) return
-    const { intervalMs, counters } = this.#settings
-    const isWanted = isPolled(port, counters, this.#polled.has(ifIndex))
+    const { intervalMs, counters, pcap } = this.#settings
+    // Only of a bridge's port there is more to ask, and that looks at all interfaces.
+    const isLeftOut =
+      port.masterKind === 'bridge' && portsWithoutCounters(pcap, this.#interfaces.byIndex).has(ifIndex)
+    const isWanted = !isLeftOut && isPolled(port, counters, this.#polled.has(ifIndex))
     if (!isWanted) this.#forget(ifIndex)
     if (!isWanted || this.#polled.has(ifIndex)) return
     this.#polled.add(ifIndex)
@@ -128,8 +138,8 @@ export class InterfacePolling {
   }
 }
 
-function settingsOf({ polling, counters }: Config) {
-  return { intervalMs: polling.seconds * 1000, counters }
+function settingsOf({ polling, counters, pcap }: Config) {
+  return { intervalMs: polling.seconds * 1000, counters, pcap }
 }
 
 /**

@@ -1,5 +1,5 @@
 import type { Config, PsampleConfig } from './config/config.ts'
-import { pcapRule } from './config/pcap-rule.ts'
+import { pcapDecisions } from './config/pcap-rule.ts'
 import { effectiveRate } from './config/sampling-rate.ts'
 import type { RunningSource } from './control/status.ts'
 import type { Sampler } from './datasource/sampler.ts'
@@ -86,9 +86,8 @@ export class KernelSamplers {
     const wanted = wantedSamplers(interfaces.byIndex, { tc, psample, headerBytes }, rateOf)
     // What others feed into the groups may be finer. (Packets of a pcap block have the rate of that block.)
     const rates = new Map(wanted.map(({ ifIndex, rate }) => [ifIndex, rate]))
-    for (const port of interfaces.byIndex.values()) {
-      const rate = pcapRule(config.pcap, port).rule === undefined ? rates.get(port.ifIndex) : undefined
-      sampler.configureRate(port.ifIndex, rate ?? 0)
+    for (const [ifIndex, { rule }] of pcapDecisions(config.pcap, interfaces.byIndex)) {
+      sampler.configureRate(ifIndex, (rule === undefined ? rates.get(ifIndex) : undefined) ?? 0)
     }
     await this.#tc.apply(wanted)
   }

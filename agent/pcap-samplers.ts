@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import type { Config } from './config/config.ts'
-import { pcapRate, pcapRule } from './config/pcap-rule.ts'
+import { type PcapDecision, pcapDecisions, pcapRate } from './config/pcap-rule.ts'
 import type { RunningSource } from './control/status.ts'
 import type { Sampler } from './datasource/sampler.ts'
 import type { DropReports } from './drop-reports.ts'
@@ -62,8 +62,12 @@ export class PcapSamplers {
   async place(config: Config): Promise<void> {
     const source = this.#source
     if (source === undefined) return
-    const ports = [...this.#options.interfaces.byIndex.values()]
-    await Promise.all(ports.map(port => this.#place(source, config, port)))
+    const { byIndex } = this.#options.interfaces
+    const decisions = pcapDecisions(config.pcap, byIndex)
+    const placed = [...byIndex.values()].map(port =>
+      this.#place(source, config, port, decisions.get(port.ifIndex)!),
+    )
+    await Promise.all(placed)
   }
 
   /** An interface is gone: another may get the same ifIndex at once. */
@@ -154,11 +158,15 @@ export class PcapSamplers {
     }
   }
 
-  async #place(source: BpfSamples | PacketSocketSource, config: Config, port: Interface): Promise<void> {
+  async #place(
+    source: BpfSamples | PacketSocketSource,
+    config: Config,
+    port: Interface,
+    { rule, index, why }: PcapDecision,
+  ): Promise<void> {
     const { headerBytes } = config
     const { ifIndex, name } = port
     const log = this.#options.log.child({ part: 'pcap', interface: name })
-    const { rule, index, why } = pcapRule(config.pcap, port)
     const { rate: configured, rule: reason } =
       rule === undefined ? { rate: 0, rule: 'no pcap block' } : pcapRate(config, index, port)
     const rate = this.#options.withinBudget(configured)

@@ -2,7 +2,7 @@
 
 import { existsSync, readFileSync } from 'node:fs'
 import type { Config } from '../config/config.ts'
-import { pcapRule } from '../config/pcap-rule.ts'
+import { pcapDecisions } from '../config/pcap-rule.ts'
 import { nearest, type Place, type Problem } from '../config/problem.ts'
 import { createLogger } from '../health/log.ts'
 import { type Interface, Interfaces } from '../interfaces.ts'
@@ -114,8 +114,9 @@ export function doubtsOf(config: Config, places: ReadonlyMap<string, Place>, mac
   if (tc !== undefined && tcPorts.length > 0 && chosen.length === 0) {
     doubt(tc.switchportGiven ? 'dent.switchport' : 'dent', 'no interface is a port for tc samplers now')
   }
+  const byPcap = pcapDecisions(pcap, interfaces)
   for (const { name, ifIndex } of chosen) {
-    const { rule, index } = pcapRule(pcap, interfaces.get(ifIndex)!)
+    const { rule, index } = byPcap.get(ifIndex)!
     if (rule === undefined) continue
     doubt(`pcap[${index}]`, `${name} is sampled by tc too: collectors count its packets twice`)
   }

@@ -4,13 +4,14 @@ import { type AgentAddressChoice, chooseAgentAddress } from '../config/agent-add
 import type { Config, DropmonConfig } from '../config/config.ts'
 import { type Difference, differences, formatDifference } from '../config/differences.ts'
 import { loadConfigFile } from '../config/load.ts'
-import { pcapRate, pcapRule } from '../config/pcap-rule.ts'
+import { pcapDecisions, pcapRate, portsWithoutCounters } from '../config/pcap-rule.ts'
 import { formatProblem, linesOf, nearest } from '../config/problem.ts'
 import { effectiveRate, speedName } from '../config/sampling-rate.ts'
 import { type DropSourceName, sourceOf } from '../drop-reports.ts'
 import { type KernelReason, kernelReasons } from '../drops/kernel-names.ts'
 import { describeMachine } from '../health/inventory.ts'
 import { createLogger } from '../health/log.ts'
+import { isPolled } from '../interface-polling.ts'
 import { type Interface, Interfaces, type LocalAddress } from '../interfaces.ts'
 import { type DropTracePoints, dropTracePoints, isFirstNamespace } from '../sources/bpf-drops.ts'
 import { selectPorts } from '../sources/tc-ports.ts'
@@ -182,6 +183,8 @@ export function explain(
     ...(psample?.egress ? [{ group: psample.group + 1, direction: 'egress' }] : []),
   ]
   const decisions = tc === undefined ? [] : selectPorts(interfaces, tc)
+  const uncounted = portsWithoutCounters(config.pcap, interfaces)
+  const byPcap = pcapDecisions(config.pcap, interfaces)
   const byTc = new Map(decisions.map(decision => [decision.ifIndex, decision]))
 
   const samplingOf = (port: Interface): ExplainedSampling[] => {
@@ -195,7 +198,7 @@ export function explain(
       result.push({ source: 'tc', rate: chosen ? rate : 0, direction, why, rule: chosen ? rule : undefined })
     }
     if (config.pcap.length > 0) {
-      const { index, why } = pcapRule(config.pcap, port)
+      const { index, why } = byPcap.get(port.ifIndex)!
       const { rate, rule } = index < 0 ? { rate: 0, rule: undefined } : pcapRate(config, index, port)
       result.push({ source: 'pcap', rate, direction: 'both', why, rule })
     }
@@ -217,7 +220,7 @@ export function explain(
       ifIndex: port.ifIndex,
       speedBitsPerSecond: port.speedBitsPerSecond,
       adminUp: port.adminUp,
-      polled: polling.seconds > 0 && port.adminUp && !port.loopback,
+      polled: polling.seconds > 0 && !uncounted.has(port.ifIndex) && isPolled(port, config.counters, false),
       sampling: samplingOf(port),
     })),
   }

@@ -394,13 +394,19 @@ export const settings = {
       speed: optional(kind.speedRange(), '1G-', 'Interfaces of this speed.'),
       sampling: optional(rate, '1000', 'Sampling rate; else by speed as for the whole agent.'),
       promisc: setting(kind.onOff(), 'off', 'Put the interface into promiscuous mode.'),
-      vport: optional(kind.onOff(), 'on', 'Report counters of the ports of a bridge that is sampled.'),
+      vport: optional(
+        kind.onOff(),
+        'on',
+        'off: leave out the counters of the ports of a bridge that is sampled, if they are not sampled themselves.',
+      ),
       dynamic: optional(kind.onOff(), 'on', 'Sample interfaces of pods as they come.', {
         inactive: NO_PODS,
       }),
     },
     'Samples packets on interfaces of this host, without hardware. Each block adds a rule; the last one that matches an interface ' +
-      'decides. Without `dev`, bonds, VLANs, veth and Open vSwitch interfaces are left out.',
+      'decides. What `dev` names is sampled in any case. Of the others no packet is sampled twice: members, not the bond; ports, ' +
+      'not the bridge; the link below, not the VLAN, unless `dev` names the one above. Without `dev` and `dev.pattern` only ' +
+      'hardware, bonds, bridges and VLANs are looked at. `weir explain` tells why for each interface.',
     { also: ['epcap'] },
   ),
   ebpf: block(

@@ -1,5 +1,6 @@
 import type { PsampleConfig, TcConfig } from '../config/config.ts'
 import type { Interface } from '../interfaces.ts'
+import { lowestBelow, portsBelow } from '../stacked.ts'
 import type { WantedSampler } from './tc-samplers.ts'
 
 /** Whether an interface gets tc samplers, and why. */
@@ -11,8 +12,6 @@ export interface PortDecision {
   readonly reason: string
 }
 
-/** Links that pass every packet on to the one below them. */
-const UPPER_KINDS: ReadonlySet<string> = new Set(['vlan', 'macvlan', 'macvtap', 'ipvlan', 'ipvtap'])
 const ARPHRD_ETHER = 1
 
 /**
@@ -26,33 +25,14 @@ export function selectPorts(
   interfaces: ReadonlyMap<number, Interface>,
   config: Pick<TcConfig, 'switchport' | 'switchportGiven'>,
 ): PortDecision[] {
-  const members = Map.groupBy(interfaces.values(), port => port.masterIfIndex)
   const refusals = new Map([...interfaces.values()].map(port => [port.ifIndex, refusal(port, config)]))
-
-  /** The links right below this one: the members of a bridge or bond, the parent of a VLAN. */
-  const below = (port: Interface): Interface[] => {
-    const list = [...(members.get(port.ifIndex) ?? [])]
-    if (port.kind !== undefined && UPPER_KINDS.has(port.kind) && port.linkNetnsId === undefined) {
-      const parent = interfaces.get(port.linkIfIndex ?? 0)
-      if (parent !== undefined) list.push(parent)
-    }
-    return list
-  }
-  /** The candidates below this one that have no candidate below themselves. */
-  const lowest = (port: Interface, seen: Set<number>): Interface[] => {
-    if (seen.has(port.ifIndex)) return []
-    seen.add(port.ifIndex)
-    return below(port).flatMap(lower => {
-      const list = lowest(lower, seen)
-      return list.length > 0 || refusals.get(lower.ifIndex) !== undefined ? list : [lower]
-    })
-  }
-
+  const isCandidate = ({ ifIndex }: Interface) => refusals.get(ifIndex) === undefined
+  const below = portsBelow(interfaces)
   return [...interfaces.values()].map(port => {
     const { ifIndex, name } = port
     const refused = refusals.get(ifIndex)
     if (refused !== undefined) return { ifIndex, name, selected: false, reason: refused }
-    const sampled = lowest(port, new Set())
+    const sampled = lowestBelow(port, below, isCandidate)
     if (sampled.length > 0) {
       const names = sampled.map(lower => lower.name).join(', ')
       return { ifIndex, name, selected: false, reason: `its packets are sampled at ${names}` }

@@ -1,7 +1,22 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { loadConfig } from '../../agent/config/load.ts'
-import { pcapRate, pcapRule, type TappedPort } from '../../agent/config/pcap-rule.ts'
+import {
+  pcapDecisions,
+  pcapRate,
+  portsWithoutCounters,
+  type TappedPort,
+} from '../../agent/config/pcap-rule.ts'
+import type { Interface } from '../../agent/interfaces.ts'
+import { port as makePort } from '../support/port.ts'
+
+function rulesOf(blocks: string) {
+  return loadConfig(`sFlow { collector { ip = 192.0.2.1 } ${blocks} }`, 'x').config!.pcap
+}
+
+function mapOf(...ports: readonly Interface[]): ReadonlyMap<number, Interface> {
+  return new Map(ports.map(port => [port.ifIndex, port]))
+}
 
 const rows: [name: string, blocks: string, port: Partial<TappedPort>, index: number, why: string][] = [
   ['no block', '', {}, -1, 'there is no pcap { }'],
@@ -12,18 +27,19 @@ const rows: [name: string, blocks: string, port: Partial<TappedPort>, index: num
     'pcap { }',
     { kind: 'veth' },
     -1,
-    'pcap[0] leaves out interfaces of kind veth unless dev names them',
+    'an interface of kind veth is sampled only when dev or dev.pattern names it',
   ],
   ['dev takes any kind', 'pcap { dev = eth0 }', { kind: 'veth' }, 0, 'pcap[0] matches'],
   ['dev is the whole name', 'pcap { dev = eth }', {}, -1, 'no pcap { } names it'],
   ['a pattern matches anywhere', 'pcap { dev.pattern = th }', {}, 0, 'pcap[0] matches'],
   ['a pattern that does not match', 'pcap { dev.pattern = ^th }', {}, -1, 'no pcap { } names it'],
+  ['a pattern takes any kind', 'pcap { dev.pattern = ^eth }', { kind: 'veth' }, 0, 'pcap[0] matches'],
   [
-    'a pattern leaves VLANs out',
-    'pcap { dev.pattern = ^eth }',
-    { kind: 'vlan' },
+    'loopback has to be named',
+    'pcap { dev.pattern = . }',
+    { loopback: true },
     -1,
-    'pcap[0] leaves out interfaces of kind vlan unless dev names them',
+    'the loopback interface is sampled only when dev names it',
   ],
   ['dev counts, not the pattern beside it', 'pcap { dev = eth0 dev.pattern = ^x }', {}, 0, 'pcap[0] matches'],
   ['speed, exactly', 'pcap { speed = 10G }', {}, 0, 'pcap[0] matches'],
@@ -40,14 +56,83 @@ const rows: [name: string, blocks: string, port: Partial<TappedPort>, index: num
   ['speed counts beside dev', 'pcap { dev = eth0 speed = 1G }', {}, -1, 'pcap[0] asks for another speed'],
   ['the last block that matches decides', 'pcap { } epcap { } pcap { dev = x }', {}, 1, 'pcap[1] matches'],
 ]
-for (const [name, blocks, port, index, why] of rows) {
+for (const [name, blocks, values, index, why] of rows) {
   test(`pcap: ${name}`, () => {
-    const { config } = loadConfig(`sFlow { collector { ip = 192.0.2.1 } ${blocks} }`, 'x')
-    const rules = config!.pcap
-    const decision = pcapRule(rules, { name: 'eth0', kind: undefined, speedBitsPerSecond: 10e9, ...port })
-    assert.deepEqual(decision, { rule: rules[index], index, why })
+    const rules = rulesOf(blocks)
+    const decisions = pcapDecisions(rules, mapOf(makePort(2, 'eth0', values)))
+    assert.deepEqual([...decisions], [[2, { rule: rules[index], index, why }]])
   })
 }
+
+/** A host with all that stands upon each other. */
+const HOST = mapOf(
+  makePort(1, 'lo', { loopback: true }),
+  makePort(2, 'eth0'),
+  makePort(3, 'eth1', { masterIfIndex: 10, masterKind: 'bond' }),
+  makePort(4, 'eth2', { masterIfIndex: 10, masterKind: 'bond' }),
+  makePort(5, 'eth3', { masterIfIndex: 12, masterKind: 'bridge' }),
+  makePort(6, 'veth7', { kind: 'veth', masterIfIndex: 12, masterKind: 'bridge', linkNetnsId: 0 }),
+  makePort(7, 'veth8', { kind: 'veth', masterIfIndex: 13, masterKind: 'bridge', linkNetnsId: 1 }),
+  makePort(10, 'bond0', { kind: 'bond', masterIfIndex: 14, masterKind: 'bridge' }),
+  makePort(11, 'eth0.10', { kind: 'vlan', linkIfIndex: 2 }),
+  makePort(12, 'br0', { kind: 'bridge' }),
+  makePort(13, 'docker0', { kind: 'bridge' }),
+  makePort(14, 'br1', { kind: 'bridge' }),
+)
+
+const SETS: [name: string, blocks: string, chosen: string][] = [
+  [
+    'all: the lowest of each, and a bridge whose ports are not taken',
+    'pcap { }',
+    'eth0 eth1 eth2 eth3 docker0',
+  ],
+  ['a pattern for what stands above', 'pcap { dev.pattern = ^(bond|br) }', 'bond0 br0'],
+  [
+    'a pattern for veths takes them, and not their bridge',
+    'pcap { } pcap { dev.pattern = ^veth }',
+    'eth0 eth1 eth2 eth3 veth7 veth8',
+  ],
+  ['a bond that is named, and not its members', 'pcap { } pcap { dev = bond0 }', 'eth0 eth3 bond0 docker0'],
+  [
+    'a bridge that is named: nothing below it, however deep',
+    'pcap { } pcap { dev = br1 }',
+    'eth0 eth3 docker0 br1',
+  ],
+  [
+    'what is named is sampled, whatever is below',
+    'pcap { dev = bond0 } pcap { dev = eth1 } pcap { dev = lo }',
+    'lo eth1 bond0',
+  ],
+  [
+    'a VLAN that is named, and not its parent',
+    'pcap { } pcap { dev = eth0.10 }',
+    'eth1 eth2 eth3 eth0.10 docker0',
+  ],
+]
+for (const [name, blocks, chosen] of SETS) {
+  test(`pcap: of interfaces upon each other: ${name}`, () => {
+    const decisions = pcapDecisions(rulesOf(blocks), HOST)
+    const names = [...decisions].filter(([, { rule }]) => rule).map(([ifIndex]) => HOST.get(ifIndex)!.name)
+    assert.equal(names.join(' '), chosen)
+  })
+}
+
+test('pcap: why an interface is left to another', () => {
+  const why = (blocks: string, ifIndex: number) => pcapDecisions(rulesOf(blocks), HOST).get(ifIndex)!.why
+  assert.equal(why('pcap { }', 10), 'its packets are sampled at eth1, eth2')
+  assert.equal(why('pcap { }', 14), 'its packets are sampled at eth1, eth2')
+  assert.equal(why('pcap { }', 11), 'its packets are sampled at eth0')
+  assert.equal(why('pcap { } pcap { dev = br1 }', 3), 'its packets are sampled at br1')
+})
+
+test('pcap: vport = off leaves out the counters of the ports of a bridge that are not sampled', () => {
+  const leftOut = (blocks: string) =>
+    [...portsWithoutCounters(rulesOf(blocks), HOST)].map(ifIndex => HOST.get(ifIndex)!.name)
+  assert.deepEqual(leftOut('pcap { }'), [])
+  assert.deepEqual(leftOut('pcap { dev = br0 }'), [])
+  assert.deepEqual(leftOut('pcap { dev = br0 vport = off }'), ['eth3', 'veth7'])
+  assert.deepEqual(leftOut('pcap { dev = br0 vport = off } pcap { dev = eth3 }'), ['veth7'])
+})
 
 test('pcap: the rate of a block, else by speed', () => {
   const text =
