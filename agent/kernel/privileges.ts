@@ -10,8 +10,10 @@ import { SystemError } from './native.ts'
 
 /** Those that weir can use, by their bit (include/uapi/linux/capability.h). */
 export const CAPABILITIES = {
+  CAP_DAC_OVERRIDE: 1,
   CAP_NET_ADMIN: 12,
   CAP_NET_RAW: 13,
+  CAP_SYS_PTRACE: 19,
   CAP_SYS_ADMIN: 21,
   CAP_SYSLOG: 34,
   CAP_PERFMON: 38,
@@ -47,6 +49,14 @@ export function neededPrivileges(config: Config): Need[] {
     need('dropmon', 'starting the drop monitor and joining its group', 'CAP_NET_ADMIN', 'CAP_SYS_ADMIN')
     need('dropmon', 'drops by BPF where the drop monitor is not there', 'CAP_BPF', 'CAP_PERFMON')
     need('dropmon', 'names of the functions that drop packets, from /proc/kallsyms', 'CAP_SYSLOG')
+  }
+  const { systemd, docker, containerd, k8s } = config.virtual
+  if (systemd !== undefined)
+    need('systemd', 'what services without IO accounting read and wrote, from /proc/PID/io', 'CAP_SYS_PTRACE')
+  for (const [feature, block] of Object.entries({ docker, containerd, k8s })) {
+    if (block === undefined) continue
+    need(feature, 'the socket of the runtime, which is for root only', 'CAP_DAC_OVERRIDE')
+    need(feature, 'looking into the network namespaces of containers', 'CAP_SYS_ADMIN', 'CAP_SYS_PTRACE')
   }
   for (const { name, namespace, device } of config.collectors) {
     if (namespace !== undefined)
