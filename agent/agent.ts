@@ -6,7 +6,7 @@ import type { RunningSettings } from './auto-file.ts'
 import { BridgeVlans } from './bridge-vlans.ts'
 import type { Config } from './config/config.ts'
 import type { ControlServer } from './control/server.ts'
-import type { Observed } from './control/status.ts'
+import { type Observed, statusOf } from './control/status.ts'
 import { controlSocket } from './control-socket.ts'
 import { hostReaders } from './counters/host-readers.ts'
 import { Budget } from './datasource/budget.ts'
@@ -22,6 +22,7 @@ import { InterfacePolling } from './interface-polling.ts'
 import { type InterfaceEvent, Interfaces } from './interfaces.ts'
 import { UdpSender } from './kernel/udp-sender.ts'
 import { KernelSamplers } from './kernel-samplers.ts'
+import { MetricsReports } from './metrics-reports.ts'
 import { NflogSampling } from './nflog-sampling.ts'
 import { PcapSamplers } from './pcap-samplers.ts'
 import type { PacketSample } from './samples/packet-sample.ts'
@@ -61,6 +62,7 @@ export class Agent {
   readonly #pcapSamplers: PcapSamplers
   readonly #nflog: NflogSampling
   readonly #drops: DropReports
+  readonly #metrics: MetricsReports
   readonly #applications: ApplicationSources
   readonly #virtual: VirtualSources
   readonly #interfacePolling: InterfacePolling
@@ -119,6 +121,8 @@ export class Agent {
       log,
       named: port => this.#virtual.named(port),
     })
+    const status = () => statusOf(this.#observe())
+    this.#metrics = new MetricsReports({ datagrams: this.#datagrams, ledger, log, status })
     this.#drops = new DropReports({ datagrams: this.#datagrams, interfaces: this.#interfaces, ledger, log })
     const samplers = {
       log,
@@ -236,6 +240,7 @@ export class Agent {
     clearTimeout(this.#settling)
     this.#address.stop()
     this.#poller.stop()
+    this.#metrics.stop()
     await this.#attempt('tc', () => this.#kernelSamplers.stopTc())
     this.#virtual.stop()
     this.#keepHouse()
@@ -390,6 +395,8 @@ export class Agent {
     if (config.pcap.length > 0) await this.#attempt('pcap', () => this.#pcapSamplers.start(config))
     await this.#attempt('dropmon', () => this.#drops.change(config.dropmon, config.headerBytes))
     await this.#attempt('json', () => this.#applications.change(config))
+    const { metrics, polling } = config
+    await this.#attempt('metrics', () => this.#metrics.change(metrics, polling.seconds * 1000))
     await this.#placeSamplers()
   }
 

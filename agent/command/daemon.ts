@@ -57,7 +57,7 @@ export async function runDaemon(
     process.once('SIGINT', () => resolve('SIGINT'))
   })
   const socket = options.control ?? (isDefault(file) ? CONTROL_SOCKET : undefined)
-  const control = socket === undefined ? undefined : agent.controlSocket(socket, undefined)
+  const control = socket === undefined ? undefined : agent.controlSocket(socket, config.controlGroup)
   const timers: NodeJS.Timeout[] = []
   process.on('SIGUSR1', () => agent.logStatus())
   process.on('SIGHUP', () => {

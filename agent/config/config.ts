@@ -49,6 +49,10 @@ export interface Config {
   readonly tcp: TcpInfoConfig | undefined
   /** Present when the block is. */
   readonly dropmon: DropmonConfig | undefined
+  /** Name or number of the group that may use the control socket; undefined: `weir`, if there is such a group. */
+  readonly controlGroup: string | undefined
+  /** Present when the block is. */
+  readonly metrics: MetricsConfig | undefined
   readonly virtual: VirtualConfig
   readonly counters: CountersConfig
 }
@@ -62,6 +66,18 @@ export interface CountersConfig {
   readonly pfc: boolean
   /** Tell of queueing disciplines, in a structure of weir's own. */
   readonly queues: boolean
+}
+
+export type ListenAddress =
+  | { readonly path: string }
+  /** Numeric address. */
+  | { readonly host: string; readonly port: number }
+
+export interface MetricsConfig {
+  /** Where they can be read; undefined: nowhere. */
+  readonly listen: ListenAddress | undefined
+  /** Send them in the stream of samples, too. */
+  readonly send: boolean
 }
 
 export interface SamplingConfig {

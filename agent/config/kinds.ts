@@ -2,7 +2,7 @@
 
 import { isIP } from 'node:net'
 import { formatAddress, masked, maskLength, parseAddress } from './address.ts'
-import type { CidrRule } from './config.ts'
+import type { CidrRule, ListenAddress } from './config.ts'
 import { posixRegex } from './posix-regex.ts'
 
 /** What reading a value gives: the value, perhaps with a remark (a warning), or the reason why there is none. */
@@ -168,6 +168,24 @@ export function address(): Kind<string | undefined> {
       if (!('value' in reading)) return {}
       if (parseAddress(reading.value) !== undefined) return reading
       return { value: undefined, remark: 'a name is not looked up here and has no effect: write the address' }
+    },
+  }
+}
+
+/** Where a server listens: address and port, or the path of a Unix socket. */
+export function listen(): Kind<ListenAddress> {
+  return {
+    expected: 'an address with a port, as 127.0.0.1:9143 or [::1]:9143, or the path of a socket',
+    brief: 'address:port, or path of a socket',
+    read(text): Reading<ListenAddress> {
+      if (text.startsWith('/')) return { value: { path: text } }
+      const [, ip6, ip4, digits] = /^(?:\[(.+)\]|([^:]+)):(\d{1,5})$/.exec(text) ?? []
+      const host = ip6 ?? ip4 ?? ''
+      const port = Number(digits)
+      if (host === 'localhost') return { suggestion: `127.0.0.1:${digits}` }
+      if (/^\d{1,5}$/.test(text)) return { suggestion: `127.0.0.1:${text}` }
+      if (isIP(host) !== (ip6 === undefined ? 4 : 6) || port < 1 || port > 65535) return {}
+      return { value: { host, port } }
     },
   }
 }

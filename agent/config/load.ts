@@ -8,6 +8,7 @@ import type {
   Config,
   DropmonConfig,
   ExternalConfig,
+  ListenAddress,
   NflogConfig,
   PcapConfig,
   VirtualConfig,
@@ -106,6 +107,22 @@ async function readText(path: string): Promise<string> {
   }
 }
 
+/** What others than this host can reach has to be meant so. */
+function checkListen(
+  block: string,
+  values: { readonly listen: ListenAddress | undefined; readonly remote: boolean } | undefined,
+  report: Report,
+): void {
+  if (values?.listen === undefined || 'path' in values.listen || values.remote) return
+  const { host } = values.listen
+  if (/^127\./.test(host) || host === '::1') return
+  report(
+    'error',
+    `${block}.listen`,
+    `${host} can be reached by other hosts: add remote = on if that is meant`,
+  )
+}
+
 /** Adds a problem at the name of what is set under this path. */
 type Report = (severity: Severity, path: string, message: string, suggestion?: string) => void
 
@@ -126,6 +143,7 @@ function checkRules({ values, places }: Parsed, problems: Problem[]): void {
   const discovery = values['dns-sd'] !== undefined || values.DNSSD === true
 
   checkCollectors(values.collector, places, report)
+  checkListen('metrics', values.metrics, report)
   if (discovery && values.collector.length > 0) {
     report('warning', 'collector[0]', 'the collectors that DNS names take the place of those of the file')
   }
@@ -253,6 +271,8 @@ function toConfig({ values, places }: Parsed, file: string): Config {
     transit: values.ebpf?.transit ?? true,
     tcp: values.tcp && { tunnel: values.tcp.tunnel },
     dropmon: values.dropmon && toDropmon(values.dropmon),
+    controlGroup: values.control?.group,
+    metrics: values.metrics && { listen: values.metrics.listen, send: values.metrics.send },
     virtual: toVirtual(values),
     counters: {
       interfaces: values.counters?.interfaces,

@@ -435,6 +435,34 @@ export const settings = {
     'Takes the collectors from the SRV records of `_sflow._udp`, and settings from its TXT record. They take the place of ' +
       'the collectors, sampling, polling and headerBytes of this file.',
   ),
+  control: block(
+    {
+      group: optional(
+        kind.word('a group'),
+        'netops',
+        'Group whose members may use the control socket (`weir status`, `weir top`), by name or number; else `weir`, if there is such a group.',
+      ),
+    },
+    'The control socket, at which the running agent answers questions about itself.',
+    { ours: true },
+  ),
+  metrics: block(
+    {
+      listen: optional(
+        kind.listen(),
+        '127.0.0.1:9143',
+        'Where the figures of the agent can be read as OpenMetrics, at /metrics: address and port, or a Unix socket.',
+      ),
+      remote: setting(kind.onOff(), 'off', 'Allow an address that other hosts can reach.'),
+      send: setting(
+        kind.onOff(),
+        'off',
+        'Send them to the collectors, too, as rtmetric samples, each time the host is polled.',
+      ),
+    },
+    'Figures of the agent itself: what it sampled, sent and lost, and what it costs.',
+    { ours: true },
+  ),
   dropmon: block(
     {
       source: setting(

@@ -1,8 +1,8 @@
-import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
-import { connect, createServer, type Server, type Socket } from 'node:net'
-import { dirname } from 'node:path'
+import { readFileSync } from 'node:fs'
+import { createServer, type Server, type Socket } from 'node:net'
 import type { Logger } from '../health/log.ts'
 import { printable } from '../health/printable.ts'
+import { listenAtPath } from '../kernel/unix-socket.ts'
 import { type ControlError, line, type Question, REQUEST_BYTES, readRequest } from './protocol.ts'
 import { SampleStream, type TapOpener } from './stream.ts'
 
@@ -33,8 +33,6 @@ export interface ControlCounts {
 }
 
 export const DEFAULT_GROUP = 'weir'
-/** The kernel's struct sockaddr_un has room for so many bytes and a zero (unix(7)). */
-const PATH_BYTES = 107
 const MOST_CONNECTIONS = 128
 const MOST_SUBSCRIBERS = 16
 /** Connections that ask nothing and subscribe to nothing are closed after this time. */
@@ -45,8 +43,6 @@ const LEAVE_MS = 1000
 const ANSWER_MS = 200
 /** Bytes that may wait in a connection before its next request is read. */
 const WAITING_BYTES = 1 << 20
-/** A socket file is asked for so long whether somebody listens to it. */
-const PROBE_MS = 2000
 
 export class ControlServer {
   readonly counts: ControlCounts = { connections: 0, subscribers: 0, requests: 0, refused: 0, lost: 0 }
@@ -57,8 +53,8 @@ export class ControlServer {
   readonly #leaving = new Set<Socket>()
   readonly #answers = new Map<Question, { readonly atMs: number; readonly value: unknown }>()
   #server: Server | undefined
-  /** The socket file that is ours, to be told from that of an agent that came after us. */
-  #inode: bigint | undefined
+  /** Removes the socket file. */
+  #remove: (() => void) | undefined
 
   constructor(options: ControlServerOptions) {
     this.#options = options
@@ -71,33 +67,9 @@ export class ControlServer {
    */
   async start(): Promise<void> {
     const { path, group } = this.#options
-    if (Buffer.byteLength(path) > PATH_BYTES)
-      throw new Error(`${path}: longer than the ${PATH_BYTES} bytes of a socket's name`)
     const gid = groupId(group)
-    mkdirSync(dirname(path), { recursive: true })
-    await makeRoom(path)
-    // Made under another name, it is nobody's before its permissions are right, and is there at once when they are.
-    const making = `${path}.${process.pid}`.slice(-PATH_BYTES)
-    rmSync(making, { force: true })
     const server = createServer({ allowHalfOpen: true }, socket => this.#accept(socket))
-    const mask = process.umask(0o177)
-    try {
-      await new Promise<void>((resolve, reject) => {
-        server.once('error', reject)
-        server.listen(making, resolve)
-      })
-      if (gid !== undefined) {
-        chownSync(making, -1, gid)
-        chmodSync(making, 0o660)
-      }
-      renameSync(making, path)
-    } catch (error) {
-      server.close()
-      throw new Error(`${path}: ${(error as Error).message}`)
-    } finally {
-      process.umask(mask)
-    }
-    this.#inode = inodeOf(path)
+    this.#remove = await listenAtPath(server, path, gid)
     server.on('error', error => this.#log.warn(error.message))
     this.#server = server
     this.#log.debug({ socket: path }, `answers at ${path}`)
@@ -108,8 +80,7 @@ export class ControlServer {
     const server = this.#server
     if (server === undefined) return
     this.#server = undefined
-    const { path } = this.#options
-    if (inodeOf(path) === this.#inode) rmSync(path, { force: true })
+    this.#remove?.()
     server.close()
     for (const connection of this.#connections) connection.close()
     for (const socket of this.#leaving) socket.destroy()
@@ -289,31 +260,6 @@ class Connection {
   #send(id: unknown, members: Readonly<Record<string, unknown>>): void {
     if (this.#socket.writable) this.#socket.write(line(id, members))
   }
-}
-
-/** Removes a socket that nobody listens to; fails when somebody does, or when it is no socket. */
-async function makeRoom(path: string): Promise<void> {
-  const inode = inodeOf(path)
-  if (inode === undefined) return
-  if (!lstatSync(path).isSocket()) throw new Error(`${path}: something else than a socket is there`)
-  const isAlive = await new Promise<boolean>((resolve, reject) => {
-    const probe = connect(path)
-    // One that is too busy to accept is alive.
-    const timer = setTimeout(() => resolve(true), PROBE_MS)
-    probe.on('connect', () => resolve(true))
-    probe.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'ECONNREFUSED' || error.code === 'ENOENT') resolve(false)
-      else if (error.code === 'EAGAIN') resolve(true)
-      else reject(new Error(`${path}: ${error.message}`))
-    })
-    probe.on('close', () => clearTimeout(timer))
-  })
-  if (isAlive) throw new Error(`${path}: another agent listens there`)
-  if (inodeOf(path) === inode) rmSync(path, { force: true })
-}
-
-function inodeOf(path: string): bigint | undefined {
-  return lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino
 }
 
 /** Node.js does not ask the system's database of groups; /etc/group is where those of services are. */
