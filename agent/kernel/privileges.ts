@@ -47,7 +47,7 @@ export function neededPrivileges(config: Config): Need[] {
   }
   if (config.dropmon !== undefined) {
     need('dropmon', 'starting the drop monitor and joining its group', 'CAP_NET_ADMIN', 'CAP_SYS_ADMIN')
-    need('dropmon', 'drops by BPF where the drop monitor is not there', 'CAP_BPF', 'CAP_PERFMON')
+    need('dropmon', 'drops by BPF', 'CAP_BPF', 'CAP_PERFMON')
     need('dropmon', 'names of the functions that drop packets, from /proc/kallsyms', 'CAP_SYSLOG')
   }
   const { systemd, docker, containerd, k8s } = config.virtual

@@ -287,6 +287,8 @@ const DROPS: readonly Provoked[] = [
     changedBytes: 26,
     output: 'vout',
     count: 3,
+    // What still waits when another packet asks for the neighbour at the last moment is purged without this reason.
+    dropped: count => count > 0 && count <= 3,
   },
   {
     name: 'socket buffer full',
@@ -396,6 +398,7 @@ export async function provoke(
   cases: readonly Provoked[],
   observers: readonly Observer[],
 ): Promise<void> {
+  const places: string[] = []
   for (const { frame, count, cable } of cases) lab.send(lab.frame(frame), count, cable)
   for (const observer of observers) {
     const { collector, source } = observer
@@ -410,9 +413,11 @@ export async function provoke(
           assert.fail(`${seen().length} of ${count} arrived; of all, the last: ${JSON.stringify(last)}`)
         })
         for (const drop of seen()) compare(lab, one, drop, sent.length, source)
+        if (source === 'eBPF') places.push(`${seen()[0]!.linux} in ${seen()[0]!.symbol}`)
       })
     }
   }
+  t.diagnostic(`this kernel says: ${places.join(', ')}`)
   // What comes late is one too many.
   await sleep(500)
   for (const { collector, source } of observers) {
