@@ -114,7 +114,7 @@ function run(
 }
 
 /** The addons that need nothing but libc, each from the folder of its name. */
-export const ADDONS = ['socket', 'memory', 'process']
+export const ADDONS = ['socket', 'memory', 'process', 'nvml']
 /** What runs inside the kernel. */
 export const PROGRAMS = ['sample', 'drops']
 
