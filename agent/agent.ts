@@ -8,7 +8,6 @@ import type { Config } from './config/config.ts'
 import type { ControlServer } from './control/server.ts'
 import { type Observed, statusOf } from './control/status.ts'
 import { controlSocket } from './control-socket.ts'
-import { hostReaders } from './counters/host-readers.ts'
 import { Budget } from './datasource/budget.ts'
 import { CountersWriter } from './datasource/counters-writer.ts'
 import { Poller, type PollFailure } from './datasource/poller.ts'
@@ -18,6 +17,7 @@ import type { Datagrams } from './export/datagrams.ts'
 import { Exporter } from './export/exporter.ts'
 import { Ledger } from './health/ledger.ts'
 import { type Logger, RateLimitedLog } from './health/log.ts'
+import { HostPolling } from './host-polling.ts'
 import { InterfacePolling } from './interface-polling.ts'
 import { type InterfaceEvent, Interfaces } from './interfaces.ts'
 import { UdpSender } from './kernel/udp-sender.ts'
@@ -34,8 +34,6 @@ import { VirtualSources } from './virtual-sources.ts'
  * reverse. It knows each part by name and none from the inside.
  */
 
-/** Data source of the host as a whole. */
-const HOST = { type: 2, index: 1 } as const
 /** Kernel counts are read, and the ledger brought up to date, this often. */
 const HOUSEKEEPING_MS = 1000
 /** The largest N of 1 in N that the kernel's samplers take. */
@@ -65,6 +63,7 @@ export class Agent {
   readonly #metrics: MetricsReports
   readonly #applications: ApplicationSources
   readonly #virtual: VirtualSources
+  readonly #hostPolling: HostPolling
   readonly #interfacePolling: InterfacePolling
   #budget: Budget | undefined
   /** Samples, and the time, when the budget was last looked at. */
@@ -115,6 +114,12 @@ export class Agent {
       onFailure: failure => this.#readerFailed(failure),
     })
     this.#applications = new ApplicationSources({ datagrams: this.#datagrams, ledger, log })
+    this.#hostPolling = new HostPolling({
+      poller: this.#poller,
+      interfaces: this.#interfaces,
+      log,
+      others: () => this.#virtual.hostReaders(),
+    })
     this.#interfacePolling = new InterfacePolling({
       poller: this.#poller,
       interfaces: this.#interfaces,
@@ -212,8 +217,7 @@ export class Agent {
     if (differs('collectors')) this.#exporter.changeCollectors(config.collectors)
     if (differs('agent')) this.#address.change(config.agent)
     if (differs('budget')) this.#startBudget()
-    if (differs('uuid')) this.#pollHost()
-    if (differs('polling')) this.#changePolling()
+    await this.#attempt('counters', () => this.#hostPolling.change(config))
     await this.#attempt('virtual', () => this.#virtual.change(config))
     await this.#attempt('counters', () => this.#interfacePolling.change(config))
     if (differs('tcp')) await this.#attempt('tcp', () => this.#tcp.change(config.tcp))
@@ -255,6 +259,7 @@ export class Agent {
     this.logStatus()
     this.#exporter.stop()
     this.#bridgeVlans.stop()
+    this.#hostPolling.stop()
     this.#interfacePolling.stop()
     this.#interfaces.stop()
   }
@@ -339,21 +344,8 @@ export class Agent {
   async #startPolling(): Promise<void> {
     this.#poller.start()
     // The host comes first: the first source is polled at once.
-    this.#pollHost()
+    this.#hostPolling.change(this.#config)
     await this.#interfacePolling.start(this.#config)
-  }
-
-  #pollHost(): void {
-    const { polling, uuid } = this.#config
-    const interfaces = () => this.#interfaces.byIndex.values()
-    const intervalMs = polling.seconds * 1000
-    const readers = [...hostReaders({ uuid, interfaces }), ...this.#virtual.hostReaders()]
-    this.#poller.add({ ...HOST, intervalMs, readers })
-  }
-
-  #changePolling(): void {
-    const intervalMs = this.#config.polling.seconds * 1000
-    this.#poller.changeInterval(HOST.type, HOST.index, intervalMs)
   }
 
   #interfaceChanged(event: InterfaceEvent): void {

@@ -8,6 +8,7 @@ import { Modules } from './counters/modules.ts'
 import type { Poller } from './datasource/poller.ts'
 import type { Logger } from './health/log.ts'
 import type { Interface, InterfaceEvent, Interfaces } from './interfaces.ts'
+import { CAPABILITIES, effectiveCapabilities } from './kernel/privileges.ts'
 import type { LinkStats64 } from './wire/netlink/rt-stats.ts'
 
 /**
@@ -100,6 +101,11 @@ export class InterfacePolling {
 
   async #openModules(seconds: number): Promise<Modules | undefined> {
     if (seconds === 0) return undefined
+    // The kernel reads modules for CAP_NET_ADMIN only (net/ethtool/netlink.c).
+    if (!((effectiveCapabilities() >> BigInt(CAPABILITIES.CAP_NET_ADMIN)) & 1n)) {
+      this.#log.info({ part: 'counters' }, 'pluggable modules are not read: needs CAP_NET_ADMIN')
+      return undefined
+    }
     try {
       return await Modules.open({ intervalMs: seconds * 1000 })
     } catch (error) {

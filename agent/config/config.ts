@@ -55,6 +55,8 @@ export interface Config {
   readonly metrics: MetricsConfig | undefined
   readonly virtual: VirtualConfig
   readonly counters: CountersConfig
+  /** Report the GPUs that NVIDIA's library knows. */
+  readonly nvml: boolean
 }
 
 export interface CountersConfig {

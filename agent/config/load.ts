@@ -274,6 +274,7 @@ function toConfig({ values, places }: Parsed, file: string): Config {
     controlGroup: values.control?.group,
     metrics: values.metrics && { listen: values.metrics.listen, send: values.metrics.send },
     virtual: toVirtual(values),
+    nvml: values.nvml !== undefined,
     counters: {
       interfaces: values.counters?.interfaces,
       moduleSeconds: values.counters?.modules ?? 300,

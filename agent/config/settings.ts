@@ -632,7 +632,7 @@ export const settings = {
   ovs: block({}, "Configures Open vSwitch's own sFlow agent.", {
     inactive: 'Open vSwitch is not configured by weir yet',
   }),
-  nvml: block({}, 'Reports counters of NVIDIA GPUs.', { inactive: vendor('NVML') }),
+  nvml: block({}, "Reports counters of NVIDIA GPUs, where NVIDIA's library libnvidia-ml is installed."),
   counters: block(
     {
       interfaces: optional(

@@ -12,30 +12,40 @@ import {
 } from '../kernel/files.ts'
 import { type HostCpu, hostCpu } from '../wire/sflow/counters/host.ts'
 import { UNKNOWN32 } from '../wire/struct.ts'
+import type { ContainerLimits } from './container-limits.ts'
 import type { CounterReader } from './reader.ts'
 
 export function hostCpuReader(
   root: string,
   units: () => Promise<KernelUnits>,
+  limits: () => Promise<ContainerLimits | undefined>,
 ): CounterReader<typeof hostCpu> {
   return {
     record: hostCpu,
     async read() {
-      const [stat, loadavg, uptime, clock, { ticksPerSecond }] = await Promise.all([
+      const [stat, loadavg, uptime, clock, { ticksPerSecond }, within] = await Promise.all([
         readTextFile(root, 'proc/stat'),
         readTextFile(root, 'proc/loadavg'),
         readTextFile(root, 'proc/uptime'),
         readCpuClock(root),
         units(),
+        limits(),
       ])
+      const times = parseStat(stat, ticksPerSecond)
       return {
-        ...parseStat(stat, ticksPerSecond),
+        ...times,
+        cpu_num: cpusWithin(times.cpu_num, within),
         ...parseLoadavg(loadavg),
         cpu_speed: clock,
         uptime: parseUptime(uptime),
       }
     },
   }
+}
+
+/** A container has as many CPUs as its share comes to. The times are those of the host, all CPUs together. */
+function cpusWithin(cpus: number, limits: ContainerLimits | undefined): number {
+  return Math.min(cpus, Math.max(1, Math.ceil(limits?.cpus ?? cpus)))
 }
 
 type Times = Omit<HostCpu, keyof ReturnType<typeof parseLoadavg> | 'cpu_speed' | 'uptime'>

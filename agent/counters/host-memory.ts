@@ -1,4 +1,4 @@
-/** host_memory (0:2004) from /proc/meminfo and /proc/vmstat. */
+/** host_memory (0:2004) from /proc/meminfo and /proc/vmstat, within the limits of a container. */
 
 import {
   FileFormatError,
@@ -10,21 +10,24 @@ import {
 } from '../kernel/files.ts'
 import { type HostMemory, hostMemory } from '../wire/sflow/counters/host.ts'
 import { UNKNOWN32 } from '../wire/struct.ts'
+import type { ContainerLimits } from './container-limits.ts'
 import type { CounterReader } from './reader.ts'
 
 export function hostMemoryReader(
   root: string,
   units: () => Promise<KernelUnits>,
+  limits: () => Promise<ContainerLimits | undefined>,
 ): CounterReader<typeof hostMemory> {
   return {
     record: hostMemory,
     async read() {
-      const [meminfo, vmstat, { pageBytes }] = await Promise.all([
+      const [meminfo, vmstat, { pageBytes }, within] = await Promise.all([
         readTextFile(root, 'proc/meminfo'),
         readTextFile(root, 'proc/vmstat'),
         units(),
+        limits(),
       ])
-      return parseHostMemory(meminfo, vmstat, pageBytes)
+      return withinLimits(parseHostMemory(meminfo, vmstat, pageBytes), within)
     },
   }
 }
@@ -54,6 +57,32 @@ export function parseHostMemory(meminfo: TextFile, vmstat: TextFile, pageBytes: 
     swap_in: counter(events.get('pswpin')),
     swap_out: counter(events.get('pswpout')),
   }
+}
+
+/**
+ * What a container may use in place of what its host has. What it has of huge pages is apart, there as here: of the host
+ * `mem_total` contains their pool, and `mem_free` does not. Events (`page_in`, …) are the host's in any case.
+ */
+export function withinLimits(host: HostMemory, limits: ContainerLimits | undefined): HostMemory {
+  if (limits?.memory === undefined || limits.memory >= host.mem_total) return host
+  const { memory, memoryUsed, cached, shared, swap = host.swap_total, swapUsed } = limits
+  const swapTotal = smaller(swap, host.swap_total)
+  return {
+    ...host,
+    mem_total: memory,
+    mem_free: memory > memoryUsed ? memory - memoryUsed : 0n,
+    mem_shared: shared,
+    // Of a group they are counted with the page cache.
+    mem_buffers: 0n,
+    mem_cached: cached,
+    swap_total: swapTotal,
+    swap_free: swapTotal > swapUsed ? swapTotal - swapUsed : 0n,
+  }
+}
+
+function smaller(a: bigint, b: bigint): bigint {
+  if (a < b) return a
+  return b
 }
 
 const MEMINFO = new Set(['MemTotal', 'MemFree', 'Shmem', 'Buffers', 'Cached', 'SwapTotal', 'SwapFree'])

@@ -1,4 +1,5 @@
 import { type KernelUnits, readKernelUnits } from '../kernel/files.ts'
+import { containerLimits } from './container-limits.ts'
 import { type Adapter, hostAdaptersReader } from './host-adapters.ts'
 import { hostCpuReader } from './host-cpu.ts'
 import { hostDescrReader } from './host-descr.ts'
@@ -33,11 +34,12 @@ export function hostReaders(options: HostReadersOptions): CounterReader[] {
     units ??= await readKernelUnits(root)
     return units
   }
+  const limits = shared(containerLimits(root))
   return [
     hostDescrReader(root, { uuid, machine }),
     hostAdaptersReader(interfaces),
-    hostCpuReader(root, unitsOnce),
-    hostMemoryReader(root, unitsOnce),
+    hostCpuReader(root, unitsOnce, limits),
+    hostMemoryReader(root, unitsOnce, limits),
     hostDiskIoReader(root, askSize),
     hostNetIoReader(root, interfaces),
     mib2IpReader(snmp),

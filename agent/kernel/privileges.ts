@@ -58,6 +58,9 @@ export function neededPrivileges(config: Config): Need[] {
     need(feature, 'the socket of the runtime, which is for root only', 'CAP_DAC_OVERRIDE')
     need(feature, 'looking into the network namespaces of containers', 'CAP_SYS_ADMIN', 'CAP_SYS_PTRACE')
   }
+  // Without being asked for, modules are read where the capability is there for another reason.
+  if (config.counters.moduleSeconds > 0 && config.lines.has('counters.modules'))
+    need('counters', 'reading pluggable modules', 'CAP_NET_ADMIN')
   for (const { name, namespace, device } of config.collectors) {
     if (namespace !== undefined)
       need(`collector ${name}`, `a socket in namespace ${namespace}`, 'CAP_SYS_ADMIN')
