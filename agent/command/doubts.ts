@@ -10,6 +10,7 @@ import { NETLINK_ROUTE, NetlinkSocket } from '../kernel/netlink-socket.ts'
 import { keyOfAction } from '../sources/tc-plan.ts'
 import { selectPorts } from '../sources/tc-ports.ts'
 import { dumpSampleActions, readSampleActions, type SampleAction } from '../wire/netlink/tc.ts'
+import { PID_FILE, readPidFile } from './pid-file.ts'
 
 /** What is asked of the machine. */
 export interface Machine {
@@ -20,6 +21,8 @@ export interface Machine {
   exists(path: string): boolean
   /** tc's sample actions, whoever placed them. */
   readonly sampleActions: readonly SampleAction[]
+  /** NFLOG groups that a program has taken which is not weir. */
+  readonly nflogGroups: ReadonlySet<number>
   /** Process id of an hsflowd that runs; undefined when there is none. */
   readonly hsflowd: number | undefined
 }
@@ -34,7 +37,19 @@ export async function describeNetwork(): Promise<Machine> {
     addresses: new Set(interfaces.localAddresses().map(({ address }) => address)),
     exists: existsSync,
     sampleActions: await listSampleActions(),
+    nflogGroups: takenNflogGroups(),
     hsflowd: runningHsflowd(),
+  }
+}
+
+/** A group has one taker. (Which program that is the kernel does not tell; while weir runs, it may be weir.) */
+function takenNflogGroups(): Set<number> {
+  try {
+    if (readPidFile(PID_FILE) !== undefined) return new Set()
+    const lines = readFileSync('/proc/net/netfilter/nfnetlink_log', 'utf8').trim().split('\n')
+    return new Set(lines.filter(line => line !== '').map(line => Number.parseInt(line, 10)))
+  } catch {
+    return new Set()
   }
 }
 
@@ -79,7 +94,7 @@ export function doubtsOf(config: Config, places: ReadonlyMap<string, Place>, mac
     const who = `hsflowd runs too, process ${machine.hsflowd}`
     doubt('sFlow', `${who}: while both do, collectors count this machine twice`)
   }
-  const { agent, collectors, discovery, psample, tc, pcap, subAgentId } = config
+  const { agent, collectors, discovery, psample, tc, pcap, nflog, subAgentId } = config
   if (agent.device !== undefined && !ports.some(({ alias }) => alias === agent.device)) {
     needsInterface('agent', agent.device)
   }
@@ -109,6 +124,9 @@ export function doubtsOf(config: Config, places: ReadonlyMap<string, Place>, mac
       doubt(`pcap[${i}].dev.pattern`, 'no interface matches now')
     }
   })
+  if (nflog !== undefined && machine.nflogGroups.has(nflog.group)) {
+    doubt('nflog.group', `NFLOG group ${nflog.group} is taken by another program now`)
+  }
   const tcPorts = tc === undefined || psample === undefined ? [] : selectPorts(interfaces, tc)
   const chosen = tcPorts.filter(({ selected }) => selected)
   if (tc !== undefined && tcPorts.length > 0 && chosen.length === 0) {

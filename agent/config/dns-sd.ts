@@ -182,6 +182,7 @@ export function withDiscovered(
     psample: undefined,
     tc: undefined,
     pcap: [],
+    nflog: undefined,
     dropmon: undefined,
     virtual: { systemd: undefined, docker: undefined, containerd: undefined, k8s: undefined, kvm: undefined },
   }

@@ -38,6 +38,8 @@ export function neededPrivileges(config: Config): Need[] {
   if (config.psample !== undefined)
     need('psample', 'joining the PSAMPLE group, a large receive buffer', 'CAP_NET_ADMIN')
   if (config.tc !== undefined) need('tc', 'placing tc filters', 'CAP_NET_ADMIN')
+  if (config.nflog !== undefined)
+    need('nflog', 'binding the NFLOG group, a large receive buffer', 'CAP_NET_ADMIN')
   if (config.pcap.length > 0) {
     need('pcap', 'loading BPF programs and attaching them', 'CAP_BPF', 'CAP_PERFMON', 'CAP_NET_ADMIN')
     need('pcap', 'packet sockets, where BPF is not allowed, and promiscuous interfaces', 'CAP_NET_RAW')

@@ -33,6 +33,7 @@ const machine = (more: Partial<Machine> = {}): Machine => ({
   addresses: new Set(['192.0.2.1', '2001:db8::1']),
   exists: path => path === '/var/run/netns/blue',
   sampleActions: [],
+  nflogGroups: new Set(),
   hsflowd: undefined,
   ...more,
 })
@@ -88,6 +89,12 @@ const rows: [settings: string, doubts: readonly string[], more?: Partial<Machine
   ],
   // Samplers of others are what it is for.
   [`${C} psample { }`, [], { sampleActions: [action(1)] }],
+  [
+    `${C} nflog { group = 5 }`,
+    ['group: NFLOG group 5 is taken by another program now'],
+    { nflogGroups: new Set([5]) },
+  ],
+  [`${C} nflog { group = 6 }`, [], { nflogGroups: new Set([5]) }],
   [
     C,
     ['sFlow: hsflowd runs too, process 7: while both do, collectors count this machine twice'],
