@@ -18,8 +18,14 @@ const DISCARDED = 1 << 30
 const BATCH_RECORDS = 512
 /** After this many batches the event loop gets its turn. */
 const BATCHES = 8
-/** While records come, they are taken at this interval: a wake-up for each would cost many times more. */
-const TICK_MS = 10
+/**
+ * While records come, they are taken at this interval: a wake-up for each would cost many times more. It is a compromise,
+ * for a look costs as much as many records, and the ring has to hold what comes between two.
+ */
+const TICK_MS = 20
+/** The same where a look has found more than this part of the ring. */
+const BUSY_TICK_MS = 5
+const BUSY_PART = 1 / 16
 /** After this many intervals without a record the kernel is asked to wake us. */
 const IDLE_TICKS = 10
 
@@ -46,6 +52,9 @@ export class RingBuffer {
   /** Where the next record begins. Below 2^53 for some years at the speed of memory. */
   #position: number
   #timer: NodeJS.Timeout | undefined
+  #tickMs = TICK_MS
+  /** Position at the look before. */
+  #lookedAt = 0
   #immediate: NodeJS.Immediate | undefined
   #idleTicks = IDLE_TICKS
   #closed = false
@@ -83,29 +92,44 @@ export class RingBuffer {
     if (this.#closed) return
     this.drain()
     this.#closed = true
-    clearInterval(this.#timer)
+    clearTimeout(this.#timer)
     clearImmediate(this.#immediate)
   }
 
   #wake(): void {
     if (this.#closed) return
     this.#stayAwake()
-    this.#timer = setInterval(() => this.#tick(), TICK_MS)
-    this.#tick()
+    this.#look()
   }
 
-  #tick(): void {
+  /** Takes what is there and comes back later, unless it falls asleep. */
+  readonly #look = (): void => {
+    if (!this.#tick()) return
+    const isBusy = this.#position - this.#lookedAt > (this.#mask + 1) * BUSY_PART
+    this.#lookedAt = this.#position
+    const tickMs = isBusy ? BUSY_TICK_MS : TICK_MS
+    if (this.#timer !== undefined && this.#tickMs === tickMs) {
+      this.#timer.refresh()
+      return
+    }
+    clearTimeout(this.#timer)
+    this.#tickMs = tickMs
+    this.#timer = setTimeout(this.#look, tickMs)
+  }
+
+  /** False: there was nothing for so long that the kernel is to wake us. */
+  #tick(): boolean {
     for (let batch = 0; batch < BATCHES; batch++) {
       const taken = this.#takeBatch()
       if (taken > 0) this.#stayAwake()
       if (taken === BATCH_RECORDS) continue
-      if (taken === 0 && ++this.#idleTicks >= IDLE_TICKS) this.#fallAsleep()
-      return
+      return taken > 0 || ++this.#idleTicks < IDLE_TICKS || !this.#fallsAsleep()
     }
     this.#immediate ??= setImmediate(() => {
       this.#immediate = undefined
       this.#tick()
     })
+    return true
   }
 
   #stayAwake(): void {
@@ -117,13 +141,15 @@ export class RingBuffer {
    * A program may have looked at the word just before it was changed, and then makes its record without waking us.
    * So one interval more passes between the change and the sleep: by then that record is to be seen.
    */
-  #fallAsleep(): void {
+  #fallsAsleep(): boolean {
     if (this.#idleTicks === IDLE_TICKS) {
       this.#options.setAsleep(true)
-      return
+      return false
     }
-    clearInterval(this.#timer)
+    clearTimeout(this.#timer)
+    this.#timer = undefined
     this.#options.object.arm()
+    return true
   }
 
   /**
