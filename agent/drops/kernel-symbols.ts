@@ -93,9 +93,10 @@ export class KernelSymbols {
 /** Gathers the functions of the lines that it is given. */
 class Collector {
   #count = 0
-  #addresses = new Float64Array(1 << 16)
-  #starts = new Uint32Array(1 << 16)
-  #names = Buffer.alloc(1 << 20)
+  // Enough for any kernel seen so far: memory that is not written costs nothing, that of a copy stays with the process.
+  #addresses = new Float64Array(1 << 18)
+  #starts = new Uint32Array(1 << 18)
+  #names = Buffer.alloc(1 << 23)
   #nameBytes = 0
   #isSorted = true
 
@@ -112,10 +113,10 @@ class Collector {
 
   symbols(): Symbols {
     const count = this.#count
-    const starts = this.#starts.slice(0, count + 1)
+    const starts = this.#starts.subarray(0, count + 1)
     starts[count] = this.#nameBytes
-    const addresses = this.#addresses.slice(0, count)
-    const names = Buffer.from(this.#names.subarray(0, this.#nameBytes))
+    const addresses = this.#addresses.subarray(0, count)
+    const names = this.#names.subarray(0, this.#nameBytes)
     return this.#isSorted ? { addresses, starts, names } : sorted({ addresses, starts, names })
   }
 
