@@ -7,6 +7,7 @@ import { version } from './version.ts'
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   run: async () => (await import('./command/run.ts')).runCommand(),
   check: async () => (await import('./command/check.ts')).checkCommand(),
+  doctor: async () => (await import('./command/doctor.ts')).doctorCommand(),
   status: async () => (await import('./command/status.ts')).statusCommand(),
   reload: async () => (await import('./command/reload.ts')).reloadCommand(),
   explain: async () => (await import('./command/explain.ts')).explainCommand(),
