@@ -144,12 +144,13 @@ export class DropReports {
   }
 
   async #openBpf({ software, hardware, limit }: DropmonConfig, headerBytes: number): Promise<BpfDrops> {
-    const { ledger, log } = this.#options
+    const { interfaces, ledger, log } = this.#options
     if (!(await this.words.load())) log.warn({ part: 'dropmon' }, NO_FUNCTIONS)
     return BpfDrops.open({
       receiver: this.#notifier,
       names: this.names,
       words: this.words,
+      interfaces: interfaces.byIndex,
       ledger,
       software,
       hardware,

@@ -50,6 +50,14 @@ struct {
 	__type(value, struct drop_slot);
 } slots SEC(".maps");
 
+/* Slots of interfaces that are gone: the agent's to give, ours to take. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, DROP_SLOTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} free_slots SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, DROP_SLOTS);
@@ -147,24 +155,41 @@ static __always_inline bool is_packet(__be16 protocol)
 	return false;
 }
 
+/* The number of a slot that is free again; 0 when there is none. */
+static __always_inline __u32 take_free_slot(void)
+{
+	__u32 taken = drop_control.taken, place = taken % DROP_SLOTS, number, *free;
+
+	if (taken == drop_control.freed)
+		return 0;
+	free = bpf_map_lookup_elem(&free_slots, &place);
+	if (!free)
+		return 0;
+	number = *free;
+	return __sync_val_compare_and_swap(&drop_control.taken, taken, taken + 1) == taken ? number : 0;
+}
+
 /*
  * The slot of a key, which is made when it is first seen. The last slots are for what has no interface of its own any
  * more, because there are too many; 0 when there is no room at all.
  */
 static __noinline __u32 make_slot(struct drop_key *key, const char *trap, const char *trap_group)
 {
-	__u32 number, most = drop_constants.slots, *known;
+	__u32 most = drop_constants.slots, number, *known;
 	struct drop_slot *slot;
 
-	if (key->ifindex && drop_control.next_slot >= most - most / 4) {
+	number = take_free_slot();
+	if (!number && key->ifindex && drop_control.next_slot >= most - most / 4) {
 		key->ifindex = 0;
 		known = bpf_map_lookup_elem(&keys, key);
 		if (known)
 			return *known;
 	}
-	if (drop_control.next_slot >= most)
-		return 0;
-	number = __sync_fetch_and_add(&drop_control.next_slot, 1);
+	if (!number) {
+		if (drop_control.next_slot >= most)
+			return 0;
+		number = __sync_fetch_and_add(&drop_control.next_slot, 1);
+	}
 	slot = bpf_map_lookup_elem(&slots, &number);
 	if (!slot)
 		return 0;

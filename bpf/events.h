@@ -267,6 +267,12 @@ struct drop_control {
 	__u32 second;
 	/* By the programs: reports in this second, beside the first ones. */
 	__u32 reported;
+	/*
+	 * Slots that are free again, in a ring of DROP_SLOTS numbers: how many the agent has put there, and how many the
+	 * programs have taken.
+	 */
+	__u32 freed;
+	__u32 taken;
 };
 
 #endif

@@ -44,6 +44,8 @@ export interface BpfDropsOptions {
   readonly receiver: DropReceiver
   readonly names: Names
   readonly words: DropNames
+  /** The interfaces that there are: those that are gone make room. */
+  readonly interfaces: { has(ifIndex: number): boolean }
   readonly ledger: Ledger
   readonly software: boolean
   readonly hardware: boolean
@@ -68,6 +70,8 @@ const HARDWARE_PROGRAM = 'weir_trap'
 const HARDWARE_DROP = 0xffff_ffff
 const LINK_HEADER = 1
 const MOST_SLOTS = 4096
+/** A slot whose key is gone rests for so long before it is given away again. */
+const RETIREMENT_SECONDS = 3
 const REASON_SUBSYSTEMS = 8
 const REASONS_EACH = 512
 const WISHES = { noise: 1, host: 2, hidden: 3 } as const
@@ -126,6 +130,8 @@ export class BpfDrops {
   readonly #slots: (Slot | undefined)[] = []
   readonly #counts: DataView
   readonly #leftOutCounts: DataView
+  /** Slots of interfaces that are gone, with the second in which their keys were taken away. */
+  #retired: { readonly number: number; readonly second: number }[] = []
   readonly #leftOut = { noise: 0, host: 0, hidden: 0 }
   readonly #drop = emptyDrop()
   readonly #ringFull: Loss
@@ -227,6 +233,7 @@ export class BpfDrops {
     this.#setClock()
     this.#readLeftOut()
     this.#readCounts(second - 1)
+    this.#makeRoom(second)
   }
 
   /** Ends it; what was seen before is told of. May be called twice. */
@@ -241,9 +248,8 @@ export class BpfDrops {
   }
 
   /** Slots that were dropped from in this second or later are looked at: a program may be a little behind. */
-  #readCounts(since: number): void {
-    const last = Math.min(this.#get('nextSlot'), this.#slotCount)
-    for (let number = 0; number < last; number++) {
+  #readCounts(since: number, first = 0, end = Math.min(this.#get('nextSlot'), this.#slotCount)): void {
+    for (let number = first; number < end; number++) {
       const at = number * DROP_SLOT.bytes
       const second = this.#slotMemory.getUint32(at + DROP_SLOT.second, true)
       if (second === 0 || second < since) continue
@@ -255,6 +261,42 @@ export class BpfDrops {
       const lost = sumOf(counts, DROP_COUNTS.bytes, DROP_COUNTS.lost)
       this.#tell(this.#slotOf(number), seen - reported - lost, lost)
     }
+  }
+
+  /**
+   * Where interfaces come and go, each would leave its slots behind. A slot without its key is found by no program any
+   * more; one that has found it before is done with it long before it is given away again.
+   */
+  #makeRoom(second: number): void {
+    const { interfaces, slots: most = this.#slotCount } = this.#options
+    this.#retired = this.#retired.filter(({ number, second: retired }) => {
+      if (second - retired < RETIREMENT_SECONDS) return true
+      this.#readCounts(0, number, number + 1)
+      this.#give(number)
+      return false
+    })
+    const used = Math.min(this.#get('nextSlot'), most)
+    const free = (this.#get('freed') - this.#get('taken')) >>> 0
+    if (used - free - this.#retired.length <= most / 2) return
+    for (let number = 1; number < used; number++) {
+      const at = number * DROP_SLOT.bytes
+      const ifIndex = this.#slotMemory.getUint32(at + DROP_SLOT.key + DROP_KEY.ifindex, true)
+      if (ifIndex === 0 || interfaces.has(ifIndex)) continue
+      const key = new Uint8Array(this.#slotMemory.buffer, at + DROP_SLOT.key, DROP_KEY.bytes)
+      if (this.#object.remove('keys', key)) this.#retired.push({ number, second })
+    }
+  }
+
+  #give(number: number): void {
+    const counts = bytesOf(this.#counts)
+    counts.fill(0)
+    this.#key[0] = number
+    this.#object.update('counts', bytesOf(this.#key), counts)
+    new Uint8Array(this.#slotMemory.buffer, number * DROP_SLOT.bytes, DROP_SLOT.bytes).fill(0)
+    this.#slots[number] = undefined
+    const freed = this.#get('freed')
+    this.#object.update('free_slots', bytesOf(Uint32Array.of(freed % this.#slotCount)), bytesOf(this.#key))
+    this.#set('freed', freed + 1)
   }
 
   #tell(slot: Slot, heldBack: number, lost: number): void {

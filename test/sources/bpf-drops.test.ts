@@ -2,19 +2,22 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
-import { test } from 'node:test'
+import { type TestContext, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import {
   brief,
+  type DropLab,
   dropLab,
   dropsOf,
   endDrops,
   flood,
   prepareDrops,
   provoke,
+  type ReasonCount,
   sendRefused,
   withHeader,
 } from '../support/drop-lab.ts'
-import { sendFlow, until } from '../support/lab.ts'
+import { ifIndexOf, ip, sendFlow, sendFrames, until } from '../support/lab.ts'
 
 const LISTENING = /^listening for dropped packets of this network namespace by BPF/
 const DRIVER = join(import.meta.dirname, '../support/drop-driver.ts')
@@ -180,33 +183,45 @@ test('without the capabilities the drop monitor is taken, or nothing when BPF is
   assert.equal((await agent.stop()).exit, 0)
 })
 
+interface DriverStatus {
+  readonly offered: number
+  readonly exported: number
+  readonly by: readonly ReasonCount[]
+}
+
+/** Sees drops in the lab's host with this many slots. */
+async function startDriver(t: TestContext, { host }: DropLab, slots: number, limit: number) {
+  const command = ['netns', 'exec', host!, process.execPath, DRIVER, `${slots}`, `${limit}`]
+  const child = spawn('ip', command, { stdio: ['ignore', 'pipe', 'inherit'] })
+  t.after(() => child.kill('SIGKILL'))
+  let text = ''
+  child.stdout.setEncoding('utf8').on('data', part => {
+    text += part
+  })
+  await until('the driver', () => text.includes('ready'))
+  return {
+    async end(): Promise<DriverStatus> {
+      const ended = new Promise(resolve => child.on('close', resolve))
+      child.kill('SIGTERM')
+      await ended
+      return JSON.parse(text.split('\n')[1]!) as DriverStatus
+    },
+  }
+}
+
 test('more reasons and interfaces than are kept apart: all are counted', {
   skip: isRoot ? false : 'needs root',
 }, async t => {
   const lab = dropLab(t, 'own')
   const cases = prepareDrops(t, lab)
   for (const slots of [12, 2]) {
-    const driver = ['ip', 'netns', 'exec', lab.host!, process.execPath, DRIVER, `${slots}`, '1000']
-    const child = spawn(driver[0]!, driver.slice(1), { stdio: ['ignore', 'pipe', 'inherit'] })
-    t.after(() => child.kill('SIGKILL'))
-    let text = ''
-    child.stdout.setEncoding('utf8').on('data', part => {
-      text += part
-    })
-    await until('the driver', () => text.includes('ready'))
+    const driver = await startDriver(t, lab, slots, 1000)
     const FEW = 3
     const MANY = 400
     const steady = cases.filter(({ dropped, count }) => dropped === undefined && count === undefined)
     for (const { frame, cable } of steady) lab.send(lab.frame(frame), FEW, cable)
     for (const { frame, cable } of steady) lab.send(lab.frame(frame), MANY - FEW, cable)
-    const ended = new Promise(resolve => child.on('close', resolve))
-    child.kill('SIGTERM')
-    await ended
-    const told = JSON.parse(text.split('\n')[1]!) as {
-      offered: number
-      exported: number
-      by: { code: number; ifIndex: number; offered: number; suppressed: number }[]
-    }
+    const told = await driver.end()
     // What a bridge says by itself may be dropped, too.
     const surplus = told.offered - steady.length * MANY
     assert.ok(surplus >= 0 && surplus < FEW, JSON.stringify(told))
@@ -219,5 +234,30 @@ test('more reasons and interfaces than are kept apart: all are counted', {
       told.by.reduce((sum, { offered, suppressed }) => sum + offered - suppressed, 0),
       told.exported,
     )
+  }
+})
+
+test('interfaces that come and go leave nothing behind', { skip: isRoot ? false : 'needs root' }, async t => {
+  const lab = dropLab(t, 'own')
+  // What is held back is counted by the slot.
+  const driver = await startDriver(t, lab, 8, 2)
+  const ROUNDS = 9
+  const COUNT = 50
+  const frame = lab.frame({ etherType: 0x88b6 })
+  const indexes: number[] = []
+  for (let round = 0; round < ROUNDS; round++) {
+    lab.batch('ip', [`link add vgone type veth peer name vgonep netns ${lab.peer}`, 'link set vgone up'])
+    ip(`-n ${lab.peer} link set vgonep up`)
+    indexes.push(ifIndexOf(lab.host!, 'vgone'))
+    sendFrames(lab.peer, ifIndexOf(lab.peer, 'vgonep'), frame, COUNT)
+    lab.run('ip', 'link', 'del', 'vgone')
+    // A slot is given away again after three of the driver's seconds.
+    await sleep(800)
+  }
+  const { by } = await driver.end()
+  // Each has its own row: what is counted together has none.
+  for (const ifIndex of indexes) {
+    const row = by.find(one => one.ifIndex === ifIndex && one.code === 325)
+    assert.equal(row?.offered, COUNT, JSON.stringify({ indexes, by }))
   }
 })

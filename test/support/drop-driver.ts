@@ -6,6 +6,8 @@ import { Notifier, type NotifierSettings } from '../../agent/datasource/notifier
 import { DropNames } from '../../agent/drops/drop-names.ts'
 import { Datagrams } from '../../agent/export/datagrams.ts'
 import { Ledger } from '../../agent/health/ledger.ts'
+import { createLogger } from '../../agent/health/log.ts'
+import { Interfaces } from '../../agent/interfaces.ts'
 import { Names } from '../../agent/samples/drop.ts'
 import { BpfDrops } from '../../agent/sources/bpf-drops.ts'
 
@@ -29,13 +31,26 @@ receiver.change(settings)
 const names = new Names()
 const words = new DropNames(names)
 await words.load()
-const open = { receiver, names, words, ledger, software: true, hardware: false, headerBytes: 128 }
+const interfaces = new Interfaces({ log: createLogger('fatal') })
+await interfaces.start()
+const open = {
+  receiver,
+  names,
+  words,
+  interfaces: interfaces.byIndex,
+  ledger,
+  software: true,
+  hardware: false,
+  headerBytes: 128,
+}
 const source = await BpfDrops.open({ ...open, limit, slots })
-const timer = setInterval(() => source.poll(), 1000)
+// Faster than the agent does it: its second is the program's measure of time.
+const timer = setInterval(() => source.poll(), 200)
 process.on('SIGTERM', async () => {
   clearInterval(timer)
   await source.stop()
   datagrams.stop()
+  interfaces.stop()
   const { offered, exported, leftOut } = receiver
   const lost = ledger.entries().filter(({ count }) => count > 0)
   console.log(JSON.stringify({ offered, exported, leftOut, by: receiver.counts(), lost }))

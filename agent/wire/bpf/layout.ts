@@ -130,11 +130,13 @@ export const DROP_CONSTANTS = {
 } as const
 
 export const DROP_CONTROL = {
-  bytes: 24,
+  bytes: 32,
   asleep: 0,
   share: 4,
   limit: 8,
   nextSlot: 12,
   second: 16,
   reported: 20,
+  freed: 24,
+  taken: 28,
 } as const
