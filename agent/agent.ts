@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import { AgentAddress } from './agent-address.ts'
+import { InnerHeaderAnnotator } from './annotations/inner-header.ts'
 import { VlanAnnotator } from './annotations/vlans.ts'
 import { ApplicationSources } from './application-sources.ts'
 import type { RunningSettings } from './auto-file.ts'
@@ -52,6 +53,7 @@ export class Agent {
   readonly #datagrams: Datagrams
   readonly #bridgeVlans: BridgeVlans
   readonly #vlans: VlanAnnotator
+  readonly #innerHeader = new InnerHeaderAnnotator()
   readonly #tcp: TcpAnnotations
   readonly #sampler: Sampler
   readonly #counters: CountersWriter
@@ -84,6 +86,7 @@ export class Agent {
     this.#log = log
     const { ledger } = this
     this.#interfaces = new Interfaces({ log })
+    this.#innerHeader.enabled = config.innerHeader
     this.#bridgeVlans = new BridgeVlans(this.#interfaces, log)
     this.#vlans = new VlanAnnotator(this.#bridgeVlans)
     this.#exporter = new Exporter({
@@ -222,6 +225,7 @@ export class Agent {
     await this.#attempt('counters', () => this.#interfacePolling.change(config))
     if (differs('tcp')) await this.#attempt('tcp', () => this.#tcp.change(config.tcp))
     this.#sampler.headerBytes = config.headerBytes
+    this.#innerHeader.enabled = config.innerHeader
     // The cookies of the tc samplers carry the sub-agent.
     if (config.tc === undefined || config.psample === undefined || differs('subAgentId')) {
       await this.#attempt('tc', () => this.#kernelSamplers.stopTc())
@@ -369,6 +373,7 @@ export class Agent {
   /** A sample of any source: what is known of its packet elsewhere is added, and it is written. */
   readonly #accept = (sample: PacketSample): void => {
     this.#vlans.annotate(sample)
+    this.#innerHeader.annotate(sample)
     if (!this.#tcp.hold(sample)) this.#sampler.accept(sample)
   }
 

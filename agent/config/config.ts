@@ -25,6 +25,8 @@ export interface Config {
   readonly uuid: string | undefined
   /** Octets of a packet to export at most, 0 to 256. */
   readonly headerBytes: number
+  /** Tell where the inner header of tunnelled packets is. */
+  readonly innerHeader: boolean
   /** UDP payload bytes of a datagram at most, 200 to 8192. */
   readonly datagramBytes: number
   /** Longest time a sample waits in the open datagram, milliseconds, 1 to 1000. */

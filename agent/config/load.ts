@@ -248,6 +248,7 @@ function toConfig({ values, places }: Parsed, file: string): Config {
     subAgentId: values.subAgentId,
     uuid: values.uuid,
     headerBytes: values.headerBytes,
+    innerHeader: values.innerHeader,
     datagramBytes: values.datagramBytes,
     flushMs: values.flush,
     budget: values.budget,

@@ -263,6 +263,13 @@ export const settings = {
     '128',
     'Octets of each sampled packet that are sent, counted from its link header.',
   ),
+  innerHeader: setting(
+    kind.onOff(),
+    'off',
+    'Tell where the inner header of tunnelled packets begins in the sampled header (1027, 1028), and their virtual network ' +
+      '(1029, 1030): VXLAN, Geneve, GRE, IP in IP. nfdump 1.7 loses samples with 1030.',
+    { ours: true },
+  ),
   datagramBytes: setting(kind.int(200, 8192), '1400', 'Largest UDP payload that is sent, octets.'),
   flush: setting(
     kind.int(1, 1000),

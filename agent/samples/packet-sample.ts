@@ -60,6 +60,9 @@ export interface PacketSample {
   tunnel: Tunnel | undefined
   /** What the kernel knows of the TCP connection, when one end of it is here. Borrowed likewise. */
   tcp: SampledTcp | undefined
+  /** Where the inner header of a tunnelled packet begins in the sampled header, and its virtual network; or ABSENT. */
+  innerOffset: number
+  innerVni: number
   /** Samples the kernel is known to have lost since the previous one of this source. */
   lostBefore: number
 }
@@ -127,6 +130,8 @@ export function emptyPacketSample(): PacketSample {
     outputPriority: ABSENT,
     tunnel: undefined,
     tcp: undefined,
+    innerOffset: ABSENT,
+    innerVni: ABSENT,
     lostBefore: 0,
   }
 }

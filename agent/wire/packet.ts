@@ -79,6 +79,8 @@ export class PacketFields {
   srcAt = -1
   dstAt = -1
   ipProtocol = -1
+  /** What the IP header carries; of a fragment only the first one's. */
+  transportAt = -1
   tos = -1
   ttl = -1
   fragmentOffset = -1
@@ -147,6 +149,7 @@ export class PacketFields {
     this.srcAt = -1
     this.dstAt = -1
     this.ipProtocol = -1
+    this.transportAt = -1
     this.tos = -1
     this.ttl = -1
     this.fragmentOffset = -1
@@ -242,6 +245,7 @@ export class PacketFields {
 
   #transport(bytes: Uint8Array, at: number, end: number): void {
     if (this.fragmentOffset > 0 || at + 4 > end) return
+    this.transportAt = at
     switch (this.ipProtocol) {
       case IP_PROTOCOL.icmp:
       case IP_PROTOCOL.icmp6:

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
 import { KernelSocket } from '../../agent/kernel/native.ts'
 import { AF_PACKET, packetAddress } from '../../agent/kernel/sockaddr.ts'
-import { INTERNAL_INTERFACE } from '../../agent/samples/packet-sample.ts'
+import { emptyPacketSample, INTERNAL_INTERFACE } from '../../agent/samples/packet-sample.ts'
 import type { BpfPort } from '../../agent/sources/bpf-samples.ts'
 import { BpfDriver, type DriverOptions, type Seen } from '../support/bpf-driver.ts'
 import { ifIndexOf, ip, type Lab, linkCounts, makeLab, until } from '../support/lab.ts'
@@ -91,26 +91,18 @@ describe('a sample', () => {
     const [sample] = await samples(driver, 1)
     const { header, timestampHigh, timestampLow, ...fields } = sample!
     assert.deepEqual(header, Buffer.from(sent.subarray(0, 128)))
+    const { headerWords, headerOffset, timestampHigh: _, timestampLow: __, ...unknown } = emptyPacketSample()
     assert.deepEqual(fields, {
+      ...unknown,
       dataSource: ifIndex,
       samplingRate: 1,
       inputIfIndex: ifIndex,
       outputIfIndex: INTERNAL_INTERFACE,
-      discardReason: -1,
       headerProtocol: 1,
       frameLength: 1004,
       stripped: 4,
       headerLength: 128,
-      egressQueue: -1,
-      queueDepthBytes: -1,
-      transitDelayNs: -1,
       tagKept: true,
-      inputVlan: -1,
-      inputPriority: -1,
-      outputVlan: -1,
-      outputPriority: -1,
-      tunnel: undefined,
-      lostBefore: 0,
     })
     const time = (BigInt(timestampHigh) << 32n) | BigInt(timestampLow)
     const SECOND = 1_000_000_000n

@@ -27,6 +27,7 @@ const SAMPLED_HEADER = 1
 const EXTENDED_SWITCH = 1001
 const EXTENDED_IPV4_TUNNEL = { egress: 1023, ingress: 1024 } as const
 const EXTENDED_IPV6_TUNNEL = { egress: 1025, ingress: 1026 } as const
+const EXTENDED_DECAPSULATE = { egress: 1027, ingress: 1028 } as const
 const EXTENDED_VNI = { egress: 1029, ingress: 1030 } as const
 const EXTENDED_EGRESS_QUEUE = 1036
 const EXTENDED_TRANSIT = 1039
@@ -65,6 +66,8 @@ export function flowSampleBytesWithoutHeader(sample: PacketSample): number {
     if (tunnel.id >= 0) bytes += WORD_RECORD_BYTES
   }
   if (sample.tcp !== undefined) bytes += TCP_RECORD_BYTES
+  if (sample.innerOffset >= 0) bytes += WORD_RECORD_BYTES
+  if (sample.innerVni >= 0) bytes += WORD_RECORD_BYTES
   return bytes
 }
 
@@ -149,6 +152,18 @@ export function writeFlowSample(
   if (sample.tcp !== undefined) {
     at = writeTcp(view, at, sample.tcp)
     records++
+  }
+  if (sample.innerOffset >= 0 || sample.innerVni >= 0) {
+    // What comes in is going to be decapsulated; what goes out has been encapsulated (tunnel structures, 2012).
+    const way = sample.dataSource === sample.inputIfIndex ? 'egress' : 'ingress'
+    if (sample.innerOffset >= 0) {
+      at = writeWordRecord(view, at, EXTENDED_DECAPSULATE[way], sample.innerOffset)
+      records++
+    }
+    if (sample.innerVni >= 0) {
+      at = writeWordRecord(view, at, EXTENDED_VNI[way], sample.innerVni)
+      records++
+    }
   }
   view.setUint32(offset + 48, records)
   view.setUint32(offset + 4, at - offset - 8)

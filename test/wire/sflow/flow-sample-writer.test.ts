@@ -19,6 +19,8 @@ import {
 } from '../../../agent/wire/sflow/flow/forwarding.ts'
 import { sampledHeader } from '../../../agent/wire/sflow/flow/header.ts'
 import {
+  extendedDecapsulateEgress,
+  extendedDecapsulateIngress,
   extendedIpv4TunnelEgress,
   extendedIpv4TunnelIngress,
   extendedIpv6TunnelEgress,
@@ -65,9 +67,9 @@ const tcps = fc.record({
 
 const cases = fc.record({
   sample: fc.record({
-    dataSource: ifIndex,
+    dataSource: fc.oneof(ifIndex, fc.constant(7)),
     samplingRate: word,
-    inputIfIndex: ifIndex,
+    inputIfIndex: fc.oneof(ifIndex, fc.constant(7)),
     outputIfIndex: ifIndex,
     discardReason: fc.oneof(fc.integer({ min: 0, max: 372 }), fc.constant(ABSENT)),
     headerProtocol: fc.constantFrom(1, 11, 12),
@@ -84,6 +86,8 @@ const cases = fc.record({
     outputPriority: fc.constantFrom(ABSENT, 0, 7),
     tunnel: fc.option(tunnels, { nil: undefined }),
     tcp: fc.option(tcps, { nil: undefined }),
+    innerOffset: fc.constantFrom(ABSENT, 0, 50),
+    innerVni: fc.constantFrom(ABSENT, 0, 0xffffff),
   }),
   source: fc.record({ sequence: word, samplePool: word, drops: word }),
   header: fc.uint8Array({ maxLength: 256 }),
@@ -154,6 +158,10 @@ type Fields = Pick<
   | 'outputPriority'
   | 'tunnel'
   | 'tcp'
+  | 'innerOffset'
+  | 'innerVni'
+  | 'dataSource'
+  | 'inputIfIndex'
 >
 
 function tunnelRecords(tunnel: Tunnel): RecordValue[] {
@@ -229,6 +237,14 @@ function recordsOf(sample: Fields, header: Uint8Array): RecordValue[] {
       min_rtt: tcp.leastRtt,
     }
     records.push(recordOf(extendedTcpInfo, values))
+  }
+  const isIngress = sample.dataSource === sample.inputIfIndex
+  if (sample.innerOffset !== ABSENT) {
+    const record = isIngress ? extendedDecapsulateEgress : extendedDecapsulateIngress
+    records.push(recordOf(record, { inner_header_offset: sample.innerOffset }))
+  }
+  if (sample.innerVni !== ABSENT) {
+    records.push(recordOf(isIngress ? extendedVniEgress : extendedVniIngress, { vni: sample.innerVni }))
   }
   return records
 }
