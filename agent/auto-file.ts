@@ -18,7 +18,7 @@ export interface RunningSettings {
 
 /**
  * The lines between `rev_start` and `rev_end`, in hsflowd's order; none while there is nobody to send to, or no address
- * to send as. A JSON port is not told: weir listens on none.
+ * to send as.
  */
 export function settingsLines({ config, address, device, collectorAddresses }: RunningSettings): string[] {
   if (config.collectors.length === 0 || address === undefined) return []
@@ -47,7 +47,7 @@ export function settingsLines({ config, address, device, collectorAddresses }: R
     ...collectors.sort(),
     ...(agent.address === undefined ? line('agentIP', address) : []),
     ...(agent.device === undefined ? line('agent', device) : []),
-    ...line('jsonPort', config.json?.port),
+    ...line('jsonPort', config.json?.port || undefined),
     'ds_index=1',
   ]
 }

@@ -37,7 +37,7 @@ const rows = [
       sampling.http = 50
       polling.http = 20
       polling.app.web = 7
-      agentIP = 203.0.113.9 agent = eth1
+      agentIP = 203.0.113.9 agent = eth1 json { udpport = 36343 }
       collector { ip = 192.0.2.2 udpport = 7000 }
       collector { ip = 192.0.2.1 }
       collector { ip = 192.0.2.1 dev = mgmt }
@@ -57,6 +57,7 @@ const rows = [
       'collector=192.0.2.1/6343/mgmt/',
       'collector=192.0.2.2 7000',
       'collector=2001:db8::1/6343//red',
+      'jsonPort=36343',
       'ds_index=1',
     ],
   },

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { Command } from 'commander'
 import { type AgentAddressChoice, chooseAgentAddress } from '../config/agent-address.ts'
-import type { Config, DropmonConfig } from '../config/config.ts'
+import type { CollectorConfig, Config, DropmonConfig, NflogConfig } from '../config/config.ts'
 import { type Difference, differences, formatDifference } from '../config/differences.ts'
 import { loadConfigFile } from '../config/load.ts'
 import { pcapDecisions, pcapRate, portsWithoutCounters } from '../config/pcap-rule.ts'
@@ -13,6 +13,7 @@ import { describeMachine } from '../health/inventory.ts'
 import { createLogger } from '../health/log.ts'
 import { isPolled } from '../interface-polling.ts'
 import { type Interface, Interfaces, type LocalAddress } from '../interfaces.ts'
+import { INTERNAL_INTERFACE } from '../samples/packet-sample.ts'
 import { type DropTracePoints, dropTracePoints, isFirstNamespace } from '../sources/bpf-drops.ts'
 import { selectPorts } from '../sources/tc-ports.ts'
 import { countText } from '../virtual/runtime.ts'
@@ -30,6 +31,12 @@ export interface Explanation {
   readonly discovery: Config['discovery']
   /** Groups that packet samples are taken from, whoever makes them. */
   readonly psampleGroups: readonly { readonly group: number; readonly direction: string }[]
+  /** The NFLOG group that samples are taken from, 1 in how many packets its rule logs, and 1 in how many are taken. */
+  readonly nflog: { readonly group: number; readonly ruleRate: number; readonly rate: number } | undefined
+  /** Samples of this host's TCP connections tell how they fare. */
+  readonly tcp: boolean
+  /** Where applications hand in their samples. */
+  readonly json: Config['json']
   readonly pollingSeconds: number
   /** Undefined: dropped packets are not reported. */
   readonly drops: ExplainedDrops | undefined
@@ -212,6 +219,9 @@ export function explain(
     collectors: config.collectors,
     discovery: config.discovery,
     psampleGroups: groups,
+    nflog: config.nflog && explainNflog(config.nflog, config.sampling.rate),
+    tcp: config.tcp !== undefined,
+    json: config.json,
     pollingSeconds: polling.seconds,
     drops: config.dropmon && explainDrops(config.dropmon, kernel),
     runtimes,
@@ -224,6 +234,11 @@ export function explain(
       sampling: samplingOf(port),
     })),
   }
+}
+
+function explainNflog({ group, probability = 1 }: NflogConfig, sampling: number): Explanation['nflog'] {
+  const ruleRate = Math.max(1, Math.floor(1 / probability))
+  return { group, ruleRate, rate: ruleRate * Math.max(1, Math.ceil(sampling / ruleRate)) }
 }
 
 /** What the running kernel tells of drops. */
@@ -305,15 +320,24 @@ export function formatExplanation(explanation: Explanation): string {
       `_sflow._udp${domain} gives the collectors, sampling and polling, in place of the file`,
     ])
   }
-  for (const { name, host, port, device, namespace } of collectors) {
-    const through = device === undefined ? '' : ` through ${device}`
-    const inside = namespace === undefined ? '' : ` in namespace ${namespace}`
-    // A name that the file does not give tells all of it.
-    const isTold = name.includes(host)
-    facts.push(['collector', isTold ? name : `${name} (${host} port ${port}${through}${inside})`])
-  }
+  for (const collector of collectors) facts.push(['collector', collectorText(collector)])
   for (const { group, direction } of psampleGroups) {
     facts.push(['psample', `group ${group}, ${direction}: whatever the kernel samples there`])
+  }
+  const { nflog, tcp, json } = explanation
+  if (nflog !== undefined) {
+    const { group, ruleRate, rate } = nflog
+    const thinned =
+      rate === ruleRate ? '' : `, of which 1 in ${rate / ruleRate} is taken: 1 in ${rate} in all`
+    facts.push(['nflog', `group ${group}: a firewall rule logs 1 in ${ruleRate} packets${thinned}`])
+  }
+  if (tcp) facts.push(['tcp', 'samples of connections of this host tell round-trip time, loss and window'])
+  if (json !== undefined) {
+    const places = [
+      ...(json.port ? [`UDP port ${json.port} of the loopback addresses`] : []),
+      ...(json.fifo === undefined ? [] : [json.fifo]),
+    ]
+    facts.push(['json', places.join(' and ') || 'neither a port nor a pipe: nothing is taken'])
   }
   facts.push(['polling', pollingSeconds === 0 ? 'off' : `every ${pollingSeconds} s`])
   if (drops !== undefined) {
@@ -353,6 +377,22 @@ export function formatExplanation(explanation: Explanation): string {
     ...columns([['interface', 'speed', 'state', 'counters', 'sampling', 'why'], ...rows]),
     '',
   ].join('\n')
+}
+
+/** A collector, and what is not usual about it. */
+function collectorText(collector: CollectorConfig): string {
+  const { name, host, port, device, namespace, send, separate, internalInterface, dropCodes } = collector
+  const through = device === undefined ? '' : ` through ${device}`
+  const inside = namespace === undefined ? '' : ` in namespace ${namespace}`
+  const traits = [
+    ...(send.length === 3 ? [] : [`${send.join(' and ')} only`]),
+    ...(separate ? ['classes apart'] : []),
+    ...(internalInterface === INTERNAL_INTERFACE ? [] : [`this host is interface ${internalInterface}`]),
+    ...(dropCodes === 'hsflowd' ? ["hsflowd's drop codes"] : []),
+  ]
+  // A name that the file does not give tells all of the way.
+  const whole = name.includes(host) ? name : `${name} (${host} port ${port}${through}${inside})`
+  return [whole, ...traits].join(', ')
 }
 
 function on(interfaceName: string | undefined): string {

@@ -215,3 +215,23 @@ test('explain --diff: what another configuration would change on this machine', 
     'eth0 sampling: no → 1 in 400, pcap, both',
   ])
 })
+
+test('explain: firewall rules, connections, applications, and what is not usual about a collector', () => {
+  const text = formatExplanation(
+    explain(
+      configOf(`sampling = 1000 nflog { group = 5 probability = 0.01 } tcp { } json { udpport = 36343 }
+        collector { name = x ip = 10.1.1.1 vrf = mgmt send = drops separate = on drop-codes = hsflowd }`),
+      ports,
+      [],
+      'a switch',
+    ),
+  )
+  assert.match(
+    text,
+    /^nflog +group 5: .* logs 1 in 100 packets, of which 1 in 10 is taken: 1 in 1000 in all$/m,
+  )
+  assert.match(text, /^tcp +samples of connections/m)
+  assert.match(text, /^json +UDP port 36343 of the loopback addresses$/m)
+  const collector = "x \\(10.1.1.1 port 6343 through mgmt\\), drops only, classes apart, hsflowd's drop codes"
+  assert.match(text, new RegExp(`^collector +${collector}$`, 'm'))
+})
