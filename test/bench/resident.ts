@@ -6,7 +6,7 @@ import { Lab } from '../../agent/demo/lab.ts'
 import { builtAgent, configuration } from './agent.ts'
 import { report } from './measure.ts'
 
-const PACKETS_PER_SECOND = 2000
+export const PACKETS_PER_SECOND = 2000
 const TICK_MS = 10
 const STEP_SECONDS = 30
 const COLLECTOR_PORT = 6343
@@ -50,7 +50,7 @@ function residentMegabytes(pid: number): number {
 }
 
 /** User and system time so far (proc(5): fields 14 and 15, in ticks of 10 ms). */
-function cpuSeconds(pid: number): number {
+export function cpuSeconds(pid: number): number {
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
     .replace(/^.*\) /, '')
     .split(' ')

@@ -7,6 +7,7 @@ import { countersBench } from './counters.ts'
 import { decodeBench } from './decode.ts'
 import { dropsBench } from './drops.ts'
 import { encodeBench } from './encode.ts'
+import { lookingBench } from './looking.ts'
 import { psampleBench } from './psample.ts'
 import { residentBench } from './resident.ts'
 import { startBench } from './start.ts'
@@ -24,6 +25,7 @@ const BENCHES = {
   drops: dropsBench,
   counters: countersBench,
   start: startBench,
+  looking: lookingBench,
   resident: () => residentBench(minutes),
 }
 
