@@ -8,6 +8,7 @@ import { decodeBench } from './decode.ts'
 import { dropsBench } from './drops.ts'
 import { encodeBench } from './encode.ts'
 import { lookingBench } from './looking.ts'
+import { peersBench } from './peers.ts'
 import { psampleBench } from './psample.ts'
 import { residentBench } from './resident.ts'
 import { startBench } from './start.ts'
@@ -21,6 +22,7 @@ const BENCHES = {
   encode: encodeBench,
   psample: psampleBench,
   bpf: bpfBench,
+  peers: peersBench,
   decode: decodeBench,
   drops: dropsBench,
   counters: countersBench,
