@@ -3,13 +3,16 @@
  * simulated switch.
  */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
+import { DriverStatistics } from '../../../agent/counters/driver-statistics.ts'
 import { interfaceReaders } from '../../../agent/counters/interface-readers.ts'
 import { InterfaceStatistics } from '../../../agent/counters/interface-statistics.ts'
+import { Modules } from '../../../agent/counters/modules.ts'
 import { Poller } from '../../../agent/datasource/poller.ts'
 import { Ledger } from '../../../agent/health/ledger.ts'
 import { createLogger } from '../../../agent/health/log.ts'
+import { isPolled } from '../../../agent/interface-polling.ts'
 import { Interfaces } from '../../../agent/interfaces.ts'
 import { ARPHRD } from '../../../agent/wire/netlink/rt-link.ts'
 import type { IfCounters, LagPortStats } from '../../../agent/wire/sflow/counters/interface.ts'
@@ -23,6 +26,8 @@ const COLLECTING = 0x10
 const DISTRIBUTING = 0x20
 const DEFAULTED = 0x40
 const WORKING = LACP_ACTIVITY | AGGREGATION | SYNCHRONISATION | COLLECTING | DISTRIBUTING
+
+type IpStats = Record<'rx' | 'tx', Record<'bytes' | 'packets', number>>
 
 const FAR = 'weir-c-far'
 
@@ -154,6 +159,71 @@ describe('interface counters', { skip: inGuest ? false : 'in a virtual machine o
     const shown = run('sh', '-c', `ethtool -S ${port} --groups eth-mac eth-phy 2>/dev/null || true`)
     const counts = /eth-(mac|phy)-/.test(shown)
     assert.equal((await read(port!, 'ethernet_counters')) !== undefined, counts, shown)
+  })
+
+  test('a switch, a bond, a cable and a dummy in one request: the figures of ip, and nobody has what it lacks', async t => {
+    const { ports } = netdevsim(t, 78, 2)
+    bonds(t, 'active-backup')
+    ip('link add d1 type dummy')
+    t.after(() => ip('link del d1'))
+    ip('address add 198.51.100.5/24 dev d1')
+    ip('link set d1 up')
+    run('sh', '-c', 'ping -q -c 7 -i 0.01 -W 1 198.51.100.9 || true')
+    // Nothing more is sent to it, and the others are quiet without IPv6.
+    ip('link set d1 down')
+    const names = [...ports, 'd1', 'near', 'm1', 'm2']
+    for (const name of names) writeFileSync(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`, '1')
+    const driver = DriverStatistics.open()
+    const modules = (await Modules.open({ intervalMs: 1000 }))!
+    t.after(() => {
+      driver.close()
+      modules.close()
+    })
+    const all = names.map(name => {
+      const index = ifIndex(name)
+      const port = () => interfaces.byIndex.get(index)
+      return { name, readers: interfaceReaders(index, port, { statistics, driver, modules, pfc: true }) }
+    })
+    await until('all known', () => names.every(name => interfaces.byName(name) !== undefined))
+    const readAll = () =>
+      Promise.all(
+        all.map(async ({ readers }) => {
+          const values = await Promise.all(
+            readers.map(async reader => [reader.record.name, await reader.read()]),
+          )
+          return Object.fromEntries(values.filter(([, value]) => value !== undefined))
+        }),
+      )
+    const shown = () => JSON.parse(ip('-s -j link show')) as { ifname: string; stats64: IpStats }[]
+    await readAll()
+    for (const [i, records] of (await readAll()).entries()) {
+      const name = names[i]!
+      // No driver here has modules, flow control, or statistics of its own by the names of IEEE 802.3.
+      const expected = ['if_counters', ...(/^m/.test(name) ? ['lag_port_stats'] : []), 'port_name']
+      const found = Object.keys(records).filter(record => record !== 'ethernet_counters')
+      assert.deepEqual(found, expected, name)
+      const counters = records.if_counters as IfCounters
+      const { stats64 } = shown().find(({ ifname }) => ifname === name)!
+      // What still moves is at most what ip shows now.
+      assert.ok(counters.ifInOctets <= BigInt(stats64.rx.bytes), name)
+      assert.ok(counters.ifOutOctets <= BigInt(stats64.tx.bytes), name)
+      if (name === 'd1') assert.equal(counters.ifOutOctets, BigInt(stats64.tx.bytes))
+      if (name === 'd1') assert.ok(stats64.tx.packets >= 1)
+    }
+  })
+
+  test('the port of a switch is polled while it is down, an interface that was never up is not', async t => {
+    const { ports } = netdevsim(t, 79, 1)
+    ip(`link set ${ports[0]} down`)
+    ip('link add d2 type dummy')
+    t.after(() => ip('link del d2'))
+    const known = (name: string) => interfaces.byName(name)
+    await until('port down', () => known(ports[0]!)?.adminUp === false && known('d2') !== undefined)
+    const all = { interfaces: undefined }
+    assert.equal(isPolled(known(ports[0]!)!, all, false), true)
+    assert.equal(isPolled(known('d2')!, all, false), false)
+    const counters = (await read(ports[0]!, 'if_counters')) as IfCounters
+    assert.equal(counters.ifStatus, 0)
   })
 
   test('300 interfaces are polled in time', async t => {
