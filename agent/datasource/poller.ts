@@ -264,17 +264,23 @@ export class Poller {
 
   readonly #wake = (): void => {
     const now = this.#now()
+    let first = Number.POSITIVE_INFINITY
     for (const source of this.#sources.values()) {
-      if (source.dueMs > now) continue
+      if (source.dueMs > now) {
+        if (source.dueMs < first) first = source.dueMs
+        continue
+      }
       const { dueMs, intervalMs } = source
       // The first poll is off the phase: half an interval lies between it and the second at least.
       source.dueMs = this.#dueAfter(source, source.sequence === 0 ? now + intervalMs / 2 : now)
+      if (source.dueMs < first) first = source.dueMs
       const skipped = Math.floor((now - dueMs) / intervalMs)
       this.#missed.count += skipped * source.readers.length
       if (source.isPolling) this.#missed.count += source.readers.length
       else this.#poll(source)
     }
-    this.#sleep()
+    this.#wakeMs = Number.POSITIVE_INFINITY
+    this.#wakeBy(first)
   }
 
   #poll(source: Source): void {

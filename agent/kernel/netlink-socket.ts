@@ -376,14 +376,22 @@ export class NetlinkSocket {
   readonly #receiveMessages = (count: number): void => {
     if (count < 0) this.#overrun()
     const { memory, view, meta, dataOffset, dataStride, controlOffset, controlStride } = this.#memory
+    const lengthOf = (slot: number) => meta[slot * META.words + META.length]!
+    // One copy for the batch: one for each message would be most of what thousands of short answers cost.
+    let bytes = 0
+    for (let slot = 0; slot < count; slot++) bytes += align4(lengthOf(slot))
+    const copy = new Uint8Array(bytes)
+    let at = 0
     for (let slot = 0; slot < count && !this.#closed; slot++) {
       if (!this.#isUsable(slot)) continue
-      const start = dataOffset + slot * dataStride
-      const datagram = memory.slice(start, start + meta[slot * META.words + META.length]!)
+      const length = lengthOf(slot)
+      copy.set(new Uint8Array(memory, dataOffset + slot * dataStride, length), at)
+      const datagram = new DataView(copy.buffer, at, length)
+      at += align4(length)
       // A notification of our own request has its sequence and port: only the group tells it from the answer.
       const group = view.getUint32(controlOffset + slot * controlStride + CONTROL_GROUP, true)
-      if (group === 0) this.#answer(new DataView(datagram))
-      else this.#notify(new DataView(datagram))
+      if (group === 0) this.#answer(datagram)
+      else this.#notify(datagram)
     }
   }
 
@@ -421,7 +429,11 @@ export class NetlinkSocket {
         if (type === MESSAGE_TYPE.error || type === MESSAGE_TYPE.done) {
           this.#finish(operation, readAck(view, at, length))
         } else if (type !== MESSAGE_TYPE.noop) {
-          operation.messages.push({ type, flags, view: new DataView(view.buffer, at, length) })
+          operation.messages.push({
+            type,
+            flags,
+            view: new DataView(view.buffer, view.byteOffset + at, length),
+          })
         }
       }
     } catch (error) {
@@ -442,7 +454,7 @@ export class NetlinkSocket {
       answers[index] = new NetlinkError(errno, operation.name, text, offset)
     } else {
       const flags = messageFlags(view, at)
-      answers[index] = { type, flags, view: new DataView(view.buffer, at, length) }
+      answers[index] = { type, flags, view: new DataView(view.buffer, view.byteOffset + at, length) }
     }
     operation.unanswered--
     if (operation.unanswered > 0) return
@@ -463,7 +475,7 @@ export class NetlinkSocket {
       this.#options.onNotification?.({
         type: messageType(view, at),
         flags: messageFlags(view, at),
-        view: new DataView(view.buffer, at, length),
+        view: new DataView(view.buffer, view.byteOffset + at, length),
       })
     }
   }

@@ -214,7 +214,7 @@ export function bits<P extends Readonly<Record<string, number>>>(
 export function text(doc: string, max = Number.POSITIVE_INFINITY): Kind<string> {
   return {
     ...described({ type: 'text', max }, doc, '', 4, false),
-    size: value => 4 + padded(encodeText(value, max).length),
+    size: value => 4 + padded(textLength(value, max)),
     write(writer, value, name) {
       const bytes = encodeText(value, max)
       writer.u32(bytes.length, name)
@@ -237,6 +237,13 @@ export function text(doc: string, max = Number.POSITIVE_INFINITY): Kind<string> 
 const utf8 = new TextEncoder()
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 const lenientUtf8 = new TextDecoder('utf-8', { ignoreBOM: true })
+
+/** Bytes that encodeText() gives; most text is ASCII, and is not encoded to be measured. */
+function textLength(value: string, max: number): number {
+  return ASCII.test(value) ? Math.min(value.length, max) : encodeText(value, max).length
+}
+
+const ASCII = /^[ -~]*$/
 
 function encodeText(value: string, max: number): Uint8Array {
   const bytes = utf8.encode(value)
