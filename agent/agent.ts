@@ -7,7 +7,7 @@ import type { RunningSettings } from './auto-file.ts'
 import { BridgeVlans } from './bridge-vlans.ts'
 import type { Config } from './config/config.ts'
 import type { ControlServer } from './control/server.ts'
-import { type Observed, statusOf } from './control/status.ts'
+import { interfacesOf, type Observed, statusOf } from './control/status.ts'
 import { controlSocket } from './control-socket.ts'
 import { Budget } from './datasource/budget.ts'
 import { CountersWriter } from './datasource/counters-writer.ts'
@@ -29,6 +29,7 @@ import { PcapSamplers } from './pcap-samplers.ts'
 import type { PacketSample } from './samples/packet-sample.ts'
 import { TcpAnnotations } from './tcp-annotations.ts'
 import { VirtualSources } from './virtual-sources.ts'
+import { WebPage } from './web-page.ts'
 
 /**
  * The wiring: builds every part, starts them in order, tells them of interfaces that come and go, and stops them in
@@ -63,6 +64,7 @@ export class Agent {
   readonly #nflog: NflogSampling
   readonly #drops: DropReports
   readonly #metrics: MetricsReports
+  readonly #web: WebPage
   readonly #applications: ApplicationSources
   readonly #virtual: VirtualSources
   readonly #hostPolling: HostPolling
@@ -131,6 +133,12 @@ export class Agent {
     })
     const status = () => statusOf(this.#observe())
     this.#metrics = new MetricsReports({ datagrams: this.#datagrams, ledger, log, status })
+    this.#web = new WebPage({
+      exporter: this.#exporter,
+      interfaces: () => interfacesOf(this.#observe()),
+      address: () => this.#address.address,
+      log,
+    })
     this.#drops = new DropReports({ datagrams: this.#datagrams, interfaces: this.#interfaces, ledger, log })
     const samplers = {
       log,
@@ -249,6 +257,7 @@ export class Agent {
     this.#address.stop()
     this.#poller.stop()
     this.#metrics.stop()
+    this.#web.stop()
     await this.#attempt('tc', () => this.#kernelSamplers.stopTc())
     this.#virtual.stop()
     this.#keepHouse()
@@ -394,6 +403,7 @@ export class Agent {
     await this.#attempt('json', () => this.#applications.change(config))
     const { metrics, polling } = config
     await this.#attempt('metrics', () => this.#metrics.change(metrics, polling.seconds * 1000))
+    await this.#attempt('web', () => this.#web.change(config.web))
     await this.#placeSamplers()
   }
 

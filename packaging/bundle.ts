@@ -3,7 +3,7 @@
  * launcher), node, weir.mjs and native/. It starts faster and takes less memory than the source tree, whose types are
  * stripped at each start.
  */
-import { copyFileSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { copyFileSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import * as esbuild from 'esbuild'
 
@@ -28,6 +28,16 @@ const withoutUnused: esbuild.Plugin = {
   },
 }
 
+/** The files of the page (agent/web/assets.ts), which the bundle carries. */
+function page(): Readonly<Record<string, string>> {
+  const folder = join(root, 'agent/web/page')
+  return Object.fromEntries(
+    readdirSync(folder)
+      .sort()
+      .map(name => [name, readFileSync(join(folder, name), 'utf8')]),
+  )
+}
+
 /** Writes the bundle to `outfile`. The same sources give the same bytes wherever they lie. */
 export async function bundle(outfile: string): Promise<Bundle> {
   const result = await esbuild.build({
@@ -47,6 +57,7 @@ export async function bundle(outfile: string): Promise<Bundle> {
       js: "import { createRequire as weirRequire } from 'node:module'; const require = weirRequire(import.meta.url); const __dirname = import.meta.dirname; const __filename = import.meta.filename;",
     },
     metafile: true,
+    define: { WEIR_PAGE: JSON.stringify(page()) },
     plugins: [withoutUnused],
   })
   const inputs = Object.values(result.metafile.outputs).flatMap(output => Object.entries(output.inputs))

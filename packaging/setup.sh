@@ -75,6 +75,8 @@ case $step in
     ;;
   test)
     debian iproute2 iputils-ping ethtool tcpdump tshark pmacct nfdump-sflow dnsmasq-base mandoc zsh tmux
+    # A browser for the page.
+    debian chromium
     # Container runtimes, a hypervisor and a message bus, as peers.
     debian podman crun runc busybox-static containerd containernetworking-plugins libvirt-daemon dbus-daemon
     vm

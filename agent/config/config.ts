@@ -55,6 +55,8 @@ export interface Config {
   readonly controlGroup: string | undefined
   /** Present when the block is. */
   readonly metrics: MetricsConfig | undefined
+  /** Present when the block is. */
+  readonly web: WebConfig | undefined
   readonly virtual: VirtualConfig
   readonly counters: CountersConfig
   /** Report the GPUs that NVIDIA's library knows. */
@@ -76,6 +78,13 @@ export type ListenAddress =
   | { readonly path: string }
   /** Numeric address. */
   | { readonly host: string; readonly port: number }
+
+export interface WebConfig {
+  /** Where the page is; undefined: nowhere. */
+  readonly listen: ListenAddress | undefined
+  /** What has to be shown to see it. */
+  readonly token: string | undefined
+}
 
 export interface MetricsConfig {
   /** Where they can be read; undefined: nowhere. */

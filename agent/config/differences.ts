@@ -11,6 +11,9 @@ export interface Difference {
   readonly after: string | undefined
 }
 
+/** Values that are not told, wherever differences are shown. */
+const SECRETS: readonly string[] = ['web.token']
+
 /** Every value of a configuration that is not undefined, as text by its name. Lists are numbered from 0. */
 export function valuesByName(config: Config): Map<string, string> {
   const values = new Map<string, string>()
@@ -62,5 +65,6 @@ export function saysTheSame(a: Config, b: Config): boolean {
 
 /** One difference as a line: `polling.seconds: 30 → 10`. */
 export function formatDifference({ name, before, after }: Difference): string {
+  if (SECRETS.includes(name)) return `${name}: changed`
   return `${name}: ${before ?? 'none'} → ${after ?? 'none'}`
 }

@@ -113,14 +113,32 @@ function checkListen(
   values: { readonly listen: ListenAddress | undefined; readonly remote: boolean } | undefined,
   report: Report,
 ): void {
-  if (values?.listen === undefined || 'path' in values.listen || values.remote) return
-  const { host } = values.listen
-  if (/^127\./.test(host) || host === '::1') return
+  if (values?.listen === undefined || values.remote || isOwnAlone(values.listen)) return
+  const { host } = values.listen as { host: string }
   report(
     'error',
     `${block}.listen`,
     `${host} can be reached by other hosts: add remote = on if that is meant`,
   )
+}
+
+/** A page that other hosts can reach needs a token that nobody guesses. */
+function checkWeb(
+  web: { readonly listen: ListenAddress | undefined; readonly token: string | undefined } | undefined,
+  report: Report,
+): void {
+  const LEAST_CHARACTERS = 16
+  if (web?.token !== undefined && web.token.length < LEAST_CHARACTERS) {
+    report('error', 'web.token', `a token has at least ${LEAST_CHARACTERS} characters`)
+  }
+  if (web?.listen === undefined || web.token !== undefined || isOwnAlone(web.listen)) return
+  const { host } = web.listen as { host: string }
+  report('error', 'web.listen', `${host} can be reached by other hosts: that needs a token`)
+}
+
+/** Whether nobody but users of this host can connect. */
+function isOwnAlone(listen: ListenAddress): boolean {
+  return 'path' in listen || /^127\./.test(listen.host) || listen.host === '::1'
 }
 
 /** Adds a problem at the name of what is set under this path. */
@@ -144,6 +162,7 @@ function checkRules({ values, places }: Parsed, problems: Problem[]): void {
 
   checkCollectors(values.collector, places, report)
   checkListen('metrics', values.metrics, report)
+  checkWeb(values.web, report)
   if (discovery && values.collector.length > 0) {
     report('warning', 'collector[0]', 'the collectors that DNS names take the place of those of the file')
   }
@@ -274,6 +293,7 @@ function toConfig({ values, places }: Parsed, file: string): Config {
     dropmon: values.dropmon && toDropmon(values.dropmon),
     controlGroup: values.control?.group,
     metrics: values.metrics && { listen: values.metrics.listen, send: values.metrics.send },
+    web: values.web && { listen: values.web.listen, token: values.web.token },
     virtual: toVirtual(values),
     nvml: values.nvml !== undefined,
     counters: {

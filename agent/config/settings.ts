@@ -470,6 +470,22 @@ export const settings = {
     'Figures of the agent itself: what it sampled, sent and lost, and what it costs.',
     { ours: true },
   ),
+  web: block(
+    {
+      listen: optional(
+        kind.listen(),
+        '127.0.0.1:8008',
+        'Where a page shows flows, drops, queues and interfaces, live and read-only: address and port, or a Unix socket.',
+      ),
+      token: optional(
+        kind.word('a token'),
+        '9b1f2c7e4d8a4f60',
+        'What has to be shown to see it, at least 16 characters: open /?token=TOKEN once. Needed for an address that other hosts can reach.',
+      ),
+    },
+    'A page to look at. It costs nothing while nobody does.',
+    { ours: true },
+  ),
   dropmon: block(
     {
       source: setting(

@@ -335,7 +335,7 @@ function rowLine(
       align === 'middle' ? fitMiddle(text, width, ellipsis) : fit(text, width, align ?? 'left', ellipsis)
     return [
       span(i === 0 && chosen ? (unicode ? '▸' : '>') : ' ', chosen ? 'chosen' : 'plain'),
-      span(fitted, chosen ? 'chosen' : look),
+      span(fitted, chosen && look !== 'bar' ? 'chosen' : look),
     ]
   })
 }

@@ -49,9 +49,13 @@ export interface Drop {
   lastPacket: string
 }
 
+/** In place of the output interface of packets that were dropped on their way. */
+export const DROPPED = -1
+
 /** What was measured at one queue of one interface. */
 export interface Queue {
   readonly agent: string
+  /** An ifIndex, 0 if not known, or DROPPED. */
   readonly output: number
   /** -1 for delays without a queue. */
   readonly queue: number
@@ -145,13 +149,15 @@ export class History {
     if (!(values[at]! >= value)) values[at] = value
   }
 
-  /** The last `count` seconds, oldest first. */
+  /** The `count` seconds up to that of `nowMs`, oldest first. */
   last(series: number, count: number, nowMs: number): number[] {
-    const now = this.#settle(nowMs)
+    const newest = this.#settle(nowMs)
+    const until = Math.floor(nowMs / 1000)
     const values = this.#values[series]!
     return Array.from({ length: count }, (_, i) => {
-      const second = now - count + 1 + i
-      return second < 0 ? Number.NaN : values[second % History.SECONDS]!
+      const second = until - count + 1 + i
+      const isKept = second >= 0 && second <= newest && second > newest - History.SECONDS
+      return isKept ? values[second % History.SECONDS]! : Number.NaN
     })
   }
 
@@ -398,8 +404,7 @@ export class TrafficModel implements ScanSink {
 
   #queue(s: ScannedSample): void {
     if (s.queueDepth < 0 && s.transitDelay < 0) return
-    // Of what is dropped on the way, the output is not known.
-    const output = s.outputFormat === 0 ? s.output : 0
+    const output = s.outputFormat === 0 ? s.output : DROPPED
     const key = `${this.#agent} ${output} ${s.queue}`
     let queue = this.queues.get(key)
     if (queue === undefined) {

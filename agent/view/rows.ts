@@ -5,7 +5,9 @@ import { PROTOCOL_NAMES } from '../wire/packet.ts'
 import { discardReason, meantDiscardReason } from '../wire/sflow/discard-reasons.ts'
 import {
   type AgentSeen,
+  DROPPED,
   type Flow,
+  History,
   type Output,
   PORT,
   type Port,
@@ -299,20 +301,29 @@ export interface QueueRow {
 
 export type QueueSort = 'delay' | 'depth' | 'samples' | 'name'
 
-export function queueRows(model: TrafficModel, sort: QueueSort, filter: string, seconds: number): QueueRow[] {
+/** Plots end with the second of `untilMs`. */
+export function queueRows(
+  model: TrafficModel,
+  sort: QueueSort,
+  filter: string,
+  seconds: number,
+  untilMs = model.clock.nowMs,
+): QueueRow[] {
   const names = namesOf(model)
   const matches = matcher(filter)
   const { nowMs, windowMs } = model.clock
-  const rows = [...model.queues.values()].map((queue: Queue): QueueRow => {
+  const isSeen = ({ history }: Queue) =>
+    [0, 1].some(series => history.last(series, History.SECONDS, nowMs).some(value => !Number.isNaN(value)))
+  const rows = [...model.queues.values()].filter(isSeen).map((queue: Queue): QueueRow => {
     return {
       agent: queue.agent,
-      output: queue.output === 0 ? 'unknown' : names(queue.agent, queue.output),
+      output: queue.output === DROPPED ? '(dropped)' : names(queue.agent, queue.output),
       queue: queue.queue < 0 ? '' : String(queue.queue),
       samples: queue.samples,
       delay: percentiles(queue.delays.sorted(nowMs - windowMs)),
       depth: percentiles(queue.depths.sorted(nowMs - windowMs)),
-      delays: queue.history.last(0, seconds, nowMs),
-      depths: queue.history.last(1, seconds, nowMs),
+      delays: queue.history.last(0, seconds, untilMs),
+      depths: queue.history.last(1, seconds, untilMs),
     }
   })
   const name = (row: QueueRow) => `${row.agent} ${row.output} ${row.queue}`
@@ -324,8 +335,7 @@ export function queueRows(model: TrafficModel, sort: QueueSort, filter: string, 
     samples: (a, b) => b.samples - a.samples || byQueue(a, b),
     name: byQueue,
   }
-  const isSeen = ({ delays, depths }: QueueRow) => [...delays, ...depths].some(value => !Number.isNaN(value))
-  return rows.filter(row => isSeen(row) && (filter === '' || matches(name(row)))).sort(orders[sort])
+  return rows.filter(row => filter === '' || matches(name(row))).sort(orders[sort])
 }
 
 export interface PortRow {
@@ -352,7 +362,14 @@ export interface PortRow {
 
 export type PortSort = 'bits' | 'utilisation' | 'errors' | 'name'
 
-export function portRows(model: TrafficModel, sort: PortSort, filter: string, seconds: number): PortRow[] {
+/** Plots end with the second of `untilMs`. */
+export function portRows(
+  model: TrafficModel,
+  sort: PortSort,
+  filter: string,
+  seconds: number,
+  untilMs = model.clock.nowMs,
+): PortRow[] {
   const matches = matcher(filter)
   const names = namesOf(model)
   const { nowMs } = model.clock
@@ -374,8 +391,8 @@ export function portRows(model: TrafficModel, sort: PortSort, filter: string, se
       errors: grown[PORT.inErrors]! + grown[PORT.outErrors]!,
       discards: grown[PORT.inDiscards]! + grown[PORT.outDiscards]!,
       ageSeconds: Math.max(nowMs - port.lastMs, 0) / 1000,
-      inHistory: port.history.last(0, seconds, nowMs),
-      outHistory: port.history.last(1, seconds, nowMs),
+      inHistory: port.history.last(0, seconds, untilMs),
+      outHistory: port.history.last(1, seconds, untilMs),
     }
   })
   const byIndex = (a: PortRow, b: PortRow) => compare(a.agent, b.agent) || a.ifIndex - b.ifIndex

@@ -48,3 +48,8 @@ for (const { name, before, after, expected } of rows) {
     assert.equal(saysTheSame(a, b), expected.length === 0)
   })
 }
+
+test('secrets are not told', () => {
+  const difference = { name: 'web.token', before: undefined, after: '9b1f2c7e4d8a4f60' }
+  assert.equal(formatDifference(difference), 'web.token: changed')
+})
