@@ -322,7 +322,7 @@ export class Agent {
         ...this.#drops.sources(),
       ],
       interfaceCounters: () => this.#interfacePolling.all(),
-      sampledBy: ifIndex => this.#pcapSamplers.sampledBy(ifIndex),
+      sampledBy: ifIndex => this.#pcapSamplers.sampledBy(ifIndex) ?? this.#kernelSamplers.sampledBy(ifIndex),
     }
   }
 

@@ -37,6 +37,8 @@ export class KernelSamplers {
   /** Packets that the tc samplers of an interface had counted when they were last asked. */
   readonly #counted = new Map<number, bigint>()
   #counting = false
+  /** Of the interfaces that are to have tc samplers. */
+  #rates: ReadonlyMap<number, number> = new Map()
 
   constructor(config: Config, options: KernelSamplersOptions) {
     this.#options = options
@@ -86,6 +88,7 @@ export class KernelSamplers {
     const wanted = wantedSamplers(interfaces.byIndex, { tc, psample, headerBytes }, rateOf)
     // What others feed into the groups may be finer. (Packets of a pcap block have the rate of that block.)
     const rates = new Map(wanted.map(({ ifIndex, rate }) => [ifIndex, rate]))
+    this.#rates = rates
     for (const [ifIndex, { rule }] of pcapDecisions(config.pcap, interfaces.byIndex)) {
       sampler.configureRate(ifIndex, (rule === undefined ? rates.get(ifIndex) : undefined) ?? 0)
     }
@@ -118,6 +121,12 @@ export class KernelSamplers {
     } finally {
       this.#counting = false
     }
+  }
+
+  /** How an interface is sampled by tc; undefined when it is not. */
+  sampledBy(ifIndex: number): { readonly source: string; readonly rate: number } | undefined {
+    const rate = this.#tc === undefined ? undefined : this.#rates.get(ifIndex)
+    return rate === undefined ? undefined : { source: 'tc', rate }
   }
 
   /** What runs now, for the status. */

@@ -239,7 +239,7 @@ function ledgerLines({ ledger: { identities, losses } }: Status): string[] {
     grouped(count),
     help,
   ])
-  return [...lines, '', ...tableLines([['lost since the start', '>count', ''], ...lossRows])]
+  return [...lines, '', ...tableLines([['counted since the start', '>count', ''], ...lossRows])]
 }
 
 function warningLines(status: Status, before: Status): string[] {

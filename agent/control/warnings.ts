@@ -62,11 +62,14 @@ export function warningsOf(status: Status, before?: Status): Warning[] {
   }
   for (const { stage, cause, count, help } of ledger.losses) {
     const earlier = before?.ledger.losses.find(one => one.stage === stage && one.cause === cause)?.count
-    if (earlier !== undefined && count > earlier)
+    if (earlier !== undefined && count > earlier && !NO_LOSS.has(stage))
       warn(`${stage}/${cause}: ${count - earlier} lost just now`, help)
   }
   return warnings
 }
+
+/** Stages that count what was sent with less in it than there could be, and drops that were not to be sent. */
+const NO_LOSS: ReadonlySet<string> = new Set(['transit', 'sampled-header', 'psample-interface', 'notifier'])
 
 /** States of sources in which nothing comes, and what to do. */
 const STATES: Readonly<Record<string, string>> = {

@@ -1,0 +1,124 @@
+/** What is told to be wrong with a running agent, and what to do. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { Status } from '../../agent/control/status.ts'
+import { warningsOf } from '../../agent/control/warnings.ts'
+
+const collector = {
+  name: 'main',
+  address: '192.0.2.9',
+  port: 6343,
+  offered: 10,
+  sent: 10,
+  bytes: 1000,
+  lost: 0,
+  reported: 0,
+  ageSeconds: 1,
+  errors: {},
+  problem: undefined,
+}
+const well: Status = {
+  agent: {
+    version: '1',
+    pid: 1,
+    uptimeSeconds: 1000,
+    configuration: '/etc/weir.conf',
+    address: '192.0.2.1',
+    addressInterface: 'eth0',
+    subAgentId: 1,
+    pollingSeconds: 30,
+  },
+  process: { cpuSeconds: 1, residentBytes: 1, heapBytes: 1 },
+  collectors: [collector],
+  sources: [{ name: 'psample', state: 'listening', offered: 0, delivered: 0, underWay: 0, lost: {} }],
+  interfaces: [],
+  drops: null,
+  samples: { flows: 0, merged: 0, counters: 0, drops: 0, datagrams: 0 },
+  ledger: { identities: [], losses: [] },
+  log: [],
+}
+const source = (state: string): Partial<Status> => ({ sources: [{ ...well.sources[0]!, state }] })
+const losses = (stage: string, count: number): Partial<Status> => ({
+  ledger: { identities: [], losses: [{ stage, cause: 'ring-full', count, help: 'sample fewer packets' }] },
+})
+const difference = (difference: number): Partial<Status> => ({
+  ledger: {
+    identities: [{ stage: 'bpf', unit: 'samples', offered: 9, parts: [], underWay: 0, difference }],
+    losses: [],
+  },
+})
+
+const cases: {
+  name: string
+  now?: Partial<Status>
+  before?: Partial<Status>
+  what: RegExp[]
+  mend?: RegExp
+}[] = [
+  { name: 'all is well', what: [] },
+  {
+    name: 'no address',
+    now: { agent: { ...well.agent, address: null } },
+    what: [/no interface has an address/],
+  },
+  { name: 'no collector', now: { collectors: [] }, what: [/there is no collector/] },
+  {
+    name: 'nobody listens',
+    now: {
+      collectors: [{ ...collector, problem: 'datagrams to 192.0.2.9 port 6343 do not arrive: ECONNREFUSED' }],
+    },
+    what: [/^collector main: datagrams to .* ECONNREFUSED$/],
+    mend: /nothing listens there/,
+  },
+  {
+    name: 'no route',
+    now: { collectors: [{ ...collector, problem: 'datagrams … are not sent: ENETUNREACH' }] },
+    what: [/ENETUNREACH/],
+    mend: /route/,
+  },
+  {
+    name: 'silence',
+    now: { collectors: [{ ...collector, ageSeconds: 100 }] },
+    what: [/^collector main has got nothing for 100 s$/],
+  },
+  {
+    name: 'a module that is not there',
+    now: source('waiting for the kernel module'),
+    what: [/^psample: waiting/],
+    mend: /modprobe/,
+  },
+  { name: 'nothing sampled', now: { sources: [] }, what: [/^no packets are sampled$/] },
+  {
+    name: 'samples that nobody knows of',
+    now: difference(3),
+    what: [/^bpf: 3 samples are not accounted for$/],
+  },
+  {
+    name: 'samples that were counted twice',
+    now: difference(-3),
+    what: [/^bpf: 3 samples are counted twice$/],
+  },
+  { name: 'losses of long ago', now: losses('bpf', 7), before: losses('bpf', 7), what: [] },
+  {
+    name: 'losses now',
+    now: losses('bpf', 9),
+    before: losses('bpf', 7),
+    what: [/^bpf\/ring-full: 2 lost just now$/],
+    mend: /^sample fewer/,
+  },
+  {
+    name: 'less in a sample is no loss of it',
+    now: losses('transit', 9),
+    before: losses('transit', 7),
+    what: [],
+  },
+]
+for (const { name, now, before, what, mend } of cases) {
+  test(`warnings: ${name}`, () => {
+    const warnings = warningsOf({ ...well, ...now }, before && { ...well, ...before })
+    assert.equal(warnings.length, what.length, JSON.stringify(warnings))
+    for (const [i, expected] of what.entries()) assert.match(warnings[i]!.what, expected)
+    for (const warning of warnings) assert.ok(warning.mend.length > 10)
+    if (mend !== undefined) assert.match(warnings[0]!.mend, mend)
+  })
+}
