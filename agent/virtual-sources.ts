@@ -1,12 +1,13 @@
 import { machine } from 'node:os'
 import { isDeepStrictEqual } from 'node:util'
 import type { Config, VirtualConfig } from './config/config.ts'
-import { GroupFiles } from './counters/control-group.ts'
+import { GroupFiles, type GroupFilesOptions } from './counters/control-group.ts'
 import { machineType, readHostUuid } from './counters/host-descr.ts'
+import { parseMeminfo } from './counters/host-memory.ts'
 import { hostParentReader } from './counters/host-parent.ts'
-import { type CounterReader, shared } from './counters/reader.ts'
+import { type CounterReader, kept } from './counters/reader.ts'
 import { virtCpuReader } from './counters/virt-cpu.ts'
-import { virtDiskIoReader } from './counters/virt-disk-io.ts'
+import { parseDeviceMajors, virtDiskIoReader } from './counters/virt-disk-io.ts'
 import { virtMemoryReader } from './counters/virt-memory.ts'
 import { virtNetIoReader } from './counters/virt-net-io.ts'
 import { virtNodeReader } from './counters/virt-node.ts'
@@ -15,7 +16,7 @@ import type { Ledger } from './health/ledger.ts'
 import type { Logger } from './health/log.ts'
 import type { Interface } from './interfaces.ts'
 import { Cgroups } from './kernel/cgroup.ts'
-import { type KernelUnits, readKernelUnits, readTextFile } from './kernel/files.ts'
+import { readKernelUnits, readTextFile, readTextFileIfAny } from './kernel/files.ts'
 import { CONTAINERD_SOCKET, ContainerdRuntime } from './virtual/containerd.ts'
 import { DOCKER_SOCKET, DockerRuntime } from './virtual/docker.ts'
 import { KubernetesRuntime } from './virtual/kubernetes.ts'
@@ -40,6 +41,18 @@ const ROLES = ['kvm', 'k8s', 'containerd', 'docker', 'systemd'] as const
 type RuntimeName = (typeof ROLES)[number]
 
 const NAMESPACES_AT_ONCE = 2
+/** For what all entities ask and hardly ever changes. */
+const KEPT_MS = 10_000
+/** Devices of a container hardly ever change; searches may follow each other closely. */
+const LOOK_AGAIN_MS = 30_000
+
+/** What was seen in the network namespace of an entity, and when. */
+interface Look {
+  readonly pid: number
+  readonly atMs: number
+  /** Undefined: it is ours, or cannot be looked into. */
+  readonly namespace: Namespace | undefined
+}
 
 export interface VirtualSourcesOptions {
   readonly poller: Poller
@@ -61,11 +74,14 @@ export class VirtualSources {
   readonly #registry: Registry
   readonly #searches = new Map<RuntimeName, { readonly settings: unknown; readonly search: Search }>()
   /** By UUID of the entity. */
-  readonly #namespaces = new Map<string, Namespace>()
-  readonly #cgroups: () => Promise<Cgroups>
-  #units: KernelUnits | undefined
+  readonly #namespaces = new Map<string, Look>()
+  readonly #machine: Pick<GroupFilesOptions, 'cgroups' | 'memory' | 'majors' | 'units'>
   #pollingMs = 0
   #hostUuid = ''
+  /** The agent address that UUIDs are made with: one that changes makes nobody another. */
+  #uuidAddress: string | undefined
+  /** That namespaces may not be looked into was told. */
+  #isRefused = false
   #release = ''
   readonly #podNames = new Map<number, string>()
 
@@ -73,7 +89,15 @@ export class VirtualSources {
     this.#options = options
     const { ledger, root = '/' } = options
     this.#root = root
-    this.#cgroups = shared(() => Cgroups.read(root))
+    this.#machine = {
+      cgroups: kept(KEPT_MS, () => Cgroups.read(root)),
+      memory: kept(
+        KEPT_MS,
+        async () => parseMeminfo(await readTextFile(root, 'proc/meminfo')).get('MemTotal') ?? 0n,
+      ),
+      majors: kept(KEPT_MS, async () => parseDeviceMajors(await readTextFileIfAny(root, 'proc/devices'))),
+      units: kept(Number.POSITIVE_INFINITY, () => readKernelUnits(root)),
+    }
     this.#registry = new Registry({
       ledger,
       onAdded: entity => this.#added(entity),
@@ -146,7 +170,10 @@ export class VirtualSources {
   #runtime(name: RuntimeName, virtual: VirtualConfig): Runtime | undefined {
     return openRuntime(name, virtual, {
       root: this.#root,
-      uuidOf: text => uuidOfName(this.#hostUuid, text, this.#options.agentAddress()),
+      uuidOf: text => {
+        this.#uuidAddress ??= this.#options.agentAddress()
+        return uuidOfName(this.#hostUuid, text, this.#uuidAddress)
+      },
       ifIndexOf: device => {
         for (const { ifIndex, name } of this.#options.interfaces.byIndex.values()) {
           if (name === device) return ifIndex
@@ -156,21 +183,29 @@ export class VirtualSources {
     })
   }
 
-  /** Looks into the network namespaces before the first poll, and again at each search. */
+  /** Looks into the network namespaces before the first poll, and again from time to time. */
   async #prepare(found: readonly Found[]): Promise<void> {
     const { interfaces, log } = this.#options
     this.#release = (await readTextFile(this.#root, 'proc/sys/kernel/osrelease')).text.trim()
     await mapSome(found, NAMESPACES_AT_ONCE, async ({ uuid, pid, name }) => {
       if (pid === undefined) return
+      const atMs = performance.now()
+      const before = this.#namespaces.get(uuid)
+      if (before?.pid === pid && atMs - before.atMs < LOOK_AGAIN_MS) return
+      let namespace: Namespace | undefined
       try {
-        const namespace = await lookIntoNamespace(this.#root, pid, () => interfaces.byIndex.values())
-        if (namespace === undefined) this.#namespaces.delete(uuid)
-        else this.#namespaces.set(uuid, namespace)
+        namespace = await lookIntoNamespace(this.#root, pid, () => interfaces.byIndex.values())
       } catch (error) {
         // It may have ended meanwhile; what was known of it is no longer true.
-        this.#namespaces.delete(uuid)
-        log.debug({ part: 'virtual', name }, (error as Error).message)
+        const { code, message } = error as NodeJS.ErrnoException
+        log.debug({ part: 'virtual', name }, message)
+        if ((code === 'EPERM' || code === 'EACCES') && !this.#isRefused) {
+          this.#isRefused = true
+          const needs = 'it needs CAP_SYS_ADMIN and CAP_SYS_PTRACE'
+          log.warn({ part: 'virtual' }, `containers have no adapters and no traffic: ${message}; ${needs}`)
+        }
       }
+      this.#namespaces.set(uuid, { pid, atMs, namespace })
     })
   }
 
@@ -202,15 +237,11 @@ export class VirtualSources {
   #readers(entity: Entity): CounterReader[] {
     const files = new GroupFiles({
       root: this.#root,
-      cgroups: this.#cgroups,
-      units: async () => {
-        this.#units ??= await readKernelUnits(this.#root)
-        return this.#units
-      },
+      ...this.#machine,
       entity: () => entity.found,
       processes: () => entity.found.processes,
     })
-    const namespace = () => this.#namespaces.get(entity.uuid)
+    const namespace = () => this.#namespaces.get(entity.uuid)?.namespace
     return [
       {
         record: hostAdapters,
@@ -232,7 +263,7 @@ export class VirtualSources {
     if (k8s === undefined || !k8s.setIfName) return
     this.#podNames.clear()
     for (const { uuid, name } of this.#registry.present('k8s')) {
-      for (const { ifIndex } of this.#namespaces.get(uuid)?.adapters ?? []) {
+      for (const { ifIndex } of this.#namespaces.get(uuid)?.namespace?.adapters ?? []) {
         if (ifIndex > 0) this.#podNames.set(ifIndex, name)
       }
     }

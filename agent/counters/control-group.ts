@@ -3,8 +3,9 @@
 import { join } from 'node:path'
 import type { Cgroups, ControlGroup, Controller, GroupFolder } from '../kernel/cgroup.ts'
 import { type KernelUnits, readTextFileIfAny, type TextFile } from '../kernel/files.ts'
-import { ProcessSums } from './process-sums.ts'
+import { ProcessSums, type ProcessTransfers, type ProcessUsage } from './process-sums.ts'
 import { shared } from './reader.ts'
+import type { DeviceMajors } from './virt-disk-io.ts'
 
 /** A container, a pod or a service, as it is now. */
 export interface ControlledEntity {
@@ -19,6 +20,10 @@ export interface GroupFilesOptions {
   readonly root: string
   /** The hierarchies that are mounted; asked for at each reading. */
   readonly cgroups: () => Promise<Cgroups>
+  /** Memory of the machine, bytes. */
+  readonly memory: () => Promise<bigint>
+  /** Majors of the block devices that stand on others. */
+  readonly majors: () => Promise<DeviceMajors>
   readonly units: () => Promise<KernelUnits>
   readonly entity: () => ControlledEntity
   /** File with the processes of the entity; else those of its groups. */
@@ -29,15 +34,24 @@ export interface GroupFilesOptions {
 export class GroupFiles {
   readonly root: string
   readonly #options: GroupFilesOptions
-  readonly #sums: ProcessSums
-  /** What its processes come to; for what no controller accounts for. Undefined when it has none. */
-  readonly processes: () => Promise<ReturnType<ProcessSums['read']> extends Promise<infer T> ? T : never>
+  /** What its processes come to, for what no controller accounts for. */
+  readonly processUsage: () => Promise<ProcessUsage | undefined>
+  readonly processTransfers: () => Promise<ProcessTransfers | undefined>
 
   constructor(options: GroupFilesOptions) {
     this.#options = options
     this.root = options.root
-    this.#sums = new ProcessSums(options.root, options.units)
-    this.processes = shared(async () => this.#sums.read(await this.#pids()))
+    const sums = new ProcessSums(options.root, options.units)
+    this.processUsage = shared(async () => sums.usage(await this.#pids()))
+    this.processTransfers = shared(async () => sums.transfers(await this.#pids()))
+  }
+
+  get memory(): () => Promise<bigint> {
+    return this.#options.memory
+  }
+
+  get majors(): () => Promise<DeviceMajors> {
+    return this.#options.majors
   }
 
   get state(): number {

@@ -31,3 +31,19 @@ export function shared<T>(read: () => Promise<T>): () => Promise<T> {
     return underWay
   }
 }
+
+/** Asks anew only after `ms` milliseconds: for what hardly ever changes and many ask for. A failure is not kept. */
+export function kept<T>(ms: number, read: () => Promise<T>): () => Promise<T> {
+  let answer: Promise<T> | undefined
+  let askedMs = Number.NEGATIVE_INFINITY
+  return () => {
+    const now = performance.now()
+    if (answer !== undefined && now - askedMs < ms) return answer
+    askedMs = now
+    answer = read()
+    answer.catch(() => {
+      askedMs = Number.NEGATIVE_INFINITY
+    })
+    return answer
+  }
+}

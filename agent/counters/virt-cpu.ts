@@ -30,7 +30,7 @@ async function cpuTimeMs(files: GroupFiles): Promise<bigint | undefined> {
     const usage = await files.file(folder, 'cpuacct.usage')
     return usage && { us: parseCounter(usage, 1, 'cpuacct.usage', usage.text.trim()) / 1000n }
   })
-  return sum === undefined ? (await files.processes())?.cpuMs : sum.us / 1000n
+  return sum === undefined ? (await files.processUsage())?.cpuMs : sum.us / 1000n
 }
 
 /** CPU time in microseconds from cpu.stat, lines of `name number`. */

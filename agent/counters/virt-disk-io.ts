@@ -4,11 +4,11 @@
  */
 
 import type { GroupFolder } from '../kernel/cgroup.ts'
-import { low32, parseCounter, readTextFileIfAny, type TextFile } from '../kernel/files.ts'
+import { low32, parseCounter, type TextFile } from '../kernel/files.ts'
 import { virtDiskIo } from '../wire/sflow/counters/virtual.ts'
 import { UNKNOWN32, UNKNOWN64 } from '../wire/struct.ts'
 import type { GroupFiles } from './control-group.ts'
-import { type CounterReader, shared } from './reader.ts'
+import type { CounterReader } from './reader.ts'
 
 /** Transfers by device: `major:minor`. */
 export type Transfers = ReadonlyMap<string, Transfer>
@@ -24,13 +24,10 @@ export interface Transfer {
 const NOT_COUNTED = { capacity: 0n, allocation: 0n, available: 0n, errs: UNKNOWN32 } as const
 
 export function virtDiskIoReader(files: GroupFiles): CounterReader<typeof virtDiskIo> {
-  const stackedMajors = shared(async () =>
-    parseStackedMajors(await readTextFileIfAny(files.root, 'proc/devices')),
-  )
   return {
     record: virtDiskIo,
     async read() {
-      const majors = await stackedMajors()
+      const majors = await files.majors()
       const sum = await files.sum('blkio', async folder => {
         const transfers = await transfersOf(files, folder)
         return transfers && sumOfLayers(transfers, majors)
@@ -44,7 +41,7 @@ export function virtDiskIoReader(files: GroupFiles): CounterReader<typeof virtDi
           wr_bytes: sum.writtenBytes,
         }
       }
-      const disk = (await files.processes())?.disk
+      const disk = await files.processTransfers()
       return {
         ...NOT_COUNTED,
         rd_req: UNKNOWN32,
@@ -130,7 +127,7 @@ export interface DeviceMajors {
   readonly memory: ReadonlySet<string>
 }
 
-export function parseStackedMajors(devices: TextFile | undefined): DeviceMajors {
+export function parseDeviceMajors(devices: TextFile | undefined): DeviceMajors {
   const stacked = new Set<string>()
   const memory = new Set<string>()
   const blocks = devices?.text.split('Block devices:')[1] ?? ''

@@ -2,10 +2,9 @@
 
 import { dirname, join } from 'node:path'
 import type { GroupFolder } from '../kernel/cgroup.ts'
-import { parseCounter, readTextFile, readTextFileIfAny, type TextFile } from '../kernel/files.ts'
+import { parseCounter, readTextFileIfAny, type TextFile } from '../kernel/files.ts'
 import { virtMemory } from '../wire/sflow/counters/virtual.ts'
 import type { GroupFiles } from './control-group.ts'
-import { parseMeminfo } from './host-memory.ts'
 import type { CounterReader } from './reader.ts'
 
 /** In use is what the controller charges, page cache included; without it what the processes have in memory. */
@@ -19,8 +18,8 @@ export function virtMemoryReader(files: GroupFiles): CounterReader<typeof virtMe
         const [used, limit] = await Promise.all([files.file(folder, name), limitOf(files, folder)])
         return used && { used: parseCounter(used, 1, name, used.text.trim()), limit }
       })
-      const total = parseMeminfo(await readTextFile(files.root, 'proc/meminfo')).get('MemTotal') ?? 0n
-      const memory = sum?.used ?? (await files.processes())?.residentBytes
+      const total = await files.memory()
+      const memory = sum?.used ?? (await files.processUsage())?.residentBytes
       if (memory === undefined) return undefined
       // Without a limit there is still that of the machine.
       const limit = sum?.limit ?? total

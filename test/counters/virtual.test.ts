@@ -8,8 +8,8 @@ import { GroupFiles } from '../../agent/counters/control-group.ts'
 import { ProcessSums } from '../../agent/counters/process-sums.ts'
 import { countCpus, virtCpuReader } from '../../agent/counters/virt-cpu.ts'
 import {
+  parseDeviceMajors,
   parseIoStat,
-  parseStackedMajors,
   sumOfLayers,
   virtDiskIoReader,
 } from '../../agent/counters/virt-disk-io.ts'
@@ -18,7 +18,6 @@ import { Cgroups, groupInAll, parseCgroupMounts, parseProcessGroups } from '../.
 import { FileFormatError } from '../../agent/kernel/files.ts'
 import { UNKNOWN32, UNKNOWN64 } from '../../agent/wire/struct.ts'
 
-const MEMINFO = 'MemTotal:        1000 kB\nMemFree:          100 kB\n'
 const UNITS = { pageBytes: 4096n, ticksPerSecond: 100n }
 const V2 = '30 20 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n'
 /** As systemd mounts version 1, with the hierarchy of version 2 beside it (hybrid). */
@@ -33,7 +32,7 @@ const V1 = `31 20 0:27 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name
 function makeTree(t: TestContext, files: Readonly<Record<string, string>>): string {
   const root = mkdtempSync(join(tmpdir(), 'weir-group-'))
   t.after(() => rmSync(root, { recursive: true }))
-  for (const [path, text] of Object.entries({ 'proc/meminfo': MEMINFO, ...files })) {
+  for (const [path, text] of Object.entries(files)) {
     const full = join(root, path)
     mkdirSync(dirname(full), { recursive: true })
     writeFileSync(full, text)
@@ -53,6 +52,8 @@ async function readAll(
     root,
     cgroups: () => Cgroups.read(root),
     units: async () => UNITS,
+    memory: async () => 1_024_000n,
+    majors: async () => ({ stacked: new Set(), memory: new Set() }),
     entity: () => ({ groups: paths.map(groupInAll), state: 1 }),
   })
   const [cpu, memory, disk] = await Promise.all([
@@ -278,7 +279,7 @@ test('lists of CPUs', () => {
 })
 
 test('a transfer counts once, however many devices stand on each other', () => {
-  const majors = parseStackedMajors({
+  const majors = parseDeviceMajors({
     path: 'devices',
     text: 'Character devices:\n  1 mem\n\nBlock devices:\n  7 loop\n  8 sd\n  9 md\n253 device-mapper\n254 zram\n',
   })
@@ -298,12 +299,12 @@ test('sums of processes do not go back when one ends', async t => {
     'proc/2/stat': stat(2, 'b', [50, 0, 0, 0], 1),
   })
   const sums = new ProcessSums(root, async () => UNITS)
-  assert.equal((await sums.read([1, 2]))!.cpuMs, 1500n)
-  assert.equal((await sums.read([1]))!.cpuMs, 1500n)
+  assert.equal((await sums.usage([1, 2]))!.cpuMs, 1500n)
+  assert.equal((await sums.usage([1]))!.cpuMs, 1500n)
   writeFileSync(join(root, 'proc/1/stat'), stat(1, 'a', [110, 0, 0, 0], 1))
-  assert.equal((await sums.read([1]))!.cpuMs, 1600n)
-  assert.equal(await sums.read([]), undefined)
-  assert.equal(await sums.read(Array.from({ length: 1001 }, (_, i) => i)), undefined)
+  assert.equal((await sums.usage([1]))!.cpuMs, 1600n)
+  assert.equal(await sums.usage([]), undefined)
+  assert.equal(await sums.usage(Array.from({ length: 1001 }, (_, i) => i)), undefined)
 })
 
 /** /proc/PID/stat with a name, the four times, and the pages in memory. */
