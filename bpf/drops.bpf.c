@@ -353,6 +353,9 @@ static __always_inline int drop_in_software(struct sk_buff *skb, void *location,
 		drop.input_ifindex = skb->skb_iif;
 		if (dev)
 			drop.output_ifindex = BPF_CORE_READ(dev, ifindex);
+		/* What the driver has just received has no input yet, but is behind its link header. */
+		if (!drop.input_ifindex && skb->mac_header != NO_HEADER && skb->mac_header < skb->data - skb->head)
+			drop.input_ifindex = drop.output_ifindex;
 		if (drop.output_ifindex == drop.input_ifindex)
 			drop.output_ifindex = 0;
 		drop.key.ifindex = drop.input_ifindex ?: drop.output_ifindex;

@@ -51,7 +51,10 @@ export class DropNames {
   async #load(): Promise<boolean> {
     const table = await this.#readSymbols()
     this.#table = table
+    // What is no function now either is not a reason to read once more.
+    const unresolved = [...this.#symbols].filter(([, name]) => name === undefined)
     this.#symbols.clear()
+    for (const [address] of unresolved) this.#symbols.set(address, this.#at(address))
     this.generation++
     return table.size > 0
   }
@@ -74,9 +77,9 @@ export class DropNames {
   symbol(high: number, low: number): Name | undefined {
     const address = addressOf(high, low)
     if (!this.#symbols.has(address)) {
-      const text = this.#table?.at(address)
-      this.#symbols.set(address, text === undefined ? undefined : this.#names.of(text))
-      if (text === undefined) this.#lookAgain()
+      const name = this.#at(address)
+      this.#symbols.set(address, name)
+      if (name === undefined) this.#lookAgain()
     }
     return this.#symbols.get(address)
   }
@@ -84,6 +87,11 @@ export class DropNames {
   /** No more reading. */
   close(): void {
     clearTimeout(this.#again)
+  }
+
+  #at(address: number): Name | undefined {
+    const text = this.#table?.at(address)
+    return text === undefined ? undefined : this.#names.of(text)
   }
 
   #takeReasons(): void {

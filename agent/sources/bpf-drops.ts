@@ -81,6 +81,9 @@ const FCS_BYTES = 4
 /** Reasons of queueing disciplines: the packet has its transmit queue by then. */
 const IN_QUEUE = /^(QDISC|FQ|CAKE|DUALPI2)_/
 
+/** Functions that drop what a device has received before it has become a received packet. */
+const IN_DRIVER = /^(veth_xdp_rcv_skb|tun_get_user|tun_xdp_one)\b/
+
 /** What is known of drops that have reason, place and interface in common. */
 interface Slot {
   readonly hardware: boolean
@@ -90,6 +93,7 @@ interface Slot {
   trap: Name | undefined
   trapGroup: Name | undefined
   isInQueue: boolean
+  isInDriver: boolean
   /** The verdict without the packet, and of the last one that was reported. */
   base: Verdict
   last: Verdict
@@ -345,6 +349,10 @@ export class BpfDrops {
     this.#name(drop, slot)
     drop.inputIfIndex = view.getUint32(offset + DROP_EVENT.inputIfindex, true)
     drop.outputIfIndex = view.getUint32(offset + DROP_EVENT.outputIfindex, true)
+    if (slot.isInDriver && drop.inputIfIndex === 0) {
+      drop.inputIfIndex = drop.outputIfIndex
+      drop.outputIfIndex = 0
+    }
     drop.etherType = view.getUint16(offset + DROP_EVENT.protocol, true)
     drop.frameLength = view.getUint32(offset + DROP_EVENT.frameBytes, true)
     drop.stripped = 0
@@ -398,6 +406,7 @@ export class BpfDrops {
       trap: undefined,
       trapGroup: undefined,
       isInQueue: false,
+      isInDriver: false,
       base: UNJUDGED,
       last: UNJUDGED,
       generation: -1,
@@ -416,6 +425,7 @@ export class BpfDrops {
       view.getUint32(key + DROP_KEY.location + 4, true),
       view.getUint32(key + DROP_KEY.location, true),
     )
+    slot.isInDriver = slot.symbol !== undefined && IN_DRIVER.test(slot.symbol.text)
     slot.isInQueue = slot.reason !== undefined && IN_QUEUE.test(slot.reason.text)
   }
 

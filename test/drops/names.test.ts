@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { DropNames } from '../../agent/drops/drop-names.ts'
 import { addressOf, KernelSymbols } from '../../agent/drops/kernel-symbols.ts'
 import { Names } from '../../agent/samples/drop.ts'
@@ -130,6 +131,23 @@ describe('names', () => {
     await until('another reading', () => names.generation > generation)
     assert.equal(names.reason(0x30005)!.text, 'OVS_DROP_METER')
     assert.equal(names.symbol(0xffffffff, 0xc0200010)!.text, 'in_module+0x10/0x100000 [two]')
+    names.close()
+  })
+
+  test('what no reading knows is looked for once', async t => {
+    let readings = 0
+    const symbols = () => {
+      readings++
+      return symbolsOf(t, KERNEL)
+    }
+    const names = new DropNames(new Names(), { reasons: () => [], symbols, againMs: 5 })
+    await names.load()
+    const { generation } = names
+    assert.equal(names.symbol(0xffffffff, 0x90000000), undefined)
+    await until('another reading', () => names.generation > generation)
+    assert.equal(names.symbol(0xffffffff, 0x90000000), undefined)
+    await sleep(50)
+    assert.equal(readings, 2)
     names.close()
   })
 })

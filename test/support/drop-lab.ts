@@ -232,6 +232,8 @@ export interface Provoked {
   readonly count?: number
   /** Where it was to leave: told by BPF alone. */
   readonly output?: Cable
+  /** Dropped before it was received by the stack: where it came in is told by BPF alone. */
+  readonly early?: boolean
   /** It had its transmit queue: told by BPF alone. */
   readonly queue?: number
   /** Bytes of the frame that the kernel changes before it drops it: they are not compared. */
@@ -255,11 +257,20 @@ const DROPS: readonly Provoked[] = [
   { name: 'nftables', code: 258, reason: 'NETFILTER_DROP', frame: { port: 77 } },
   { name: 'tc on ingress', code: 365, reason: 'TC_INGRESS', frame: { port: 78 }, cable: 'vtc' },
   {
-    name: 'XDP',
+    name: 'XDP, generic',
     code: 367,
     reason: ['XDP', 'NOT_SPECIFIED'],
     frame: { port: 81 },
     cable: 'vxdp',
+  },
+  {
+    name: 'XDP, in a driver',
+    code: 367,
+    reason: ['XDP', 'NOT_SPECIFIED'],
+    symbol: /^veth_xdp_rcv_skb\+/,
+    frame: { port: 82 },
+    cable: 'vsmall',
+    early: true,
   },
   { name: 'IP checksum', code: 275, reason: 'IP_CSUM', frame: { wrongIpChecksum: true } },
   { name: 'UDP checksum', code: 316, reason: 'UDP_CSUM', frame: { wrongUdpChecksum: true, port: 79 } },
@@ -352,6 +363,7 @@ export function prepareDrops(scope: TestContext, lab: DropLab): readonly Provoke
     'link set vblk master vbr1',
     'link set vbr1 up',
     `link set dev vxdp xdpgeneric obj ${object('xdp', 'xdp', XDP_DROP)} sec xdp`,
+    `link set dev vsmall xdpdrv obj ${object('xdp', 'xdp', XDP_DROP)} sec xdp`,
   ]
   lab.batch('ip', lines)
   // Bridges go with their namespace, but not with a test in the first one.
@@ -436,7 +448,7 @@ function frameSeen(lab: DropLab, { frame }: Provoked, source: Observer['source']
 
 function compare(
   { ifIndex }: DropLab,
-  { code, reason, symbol, cable = 'vd', output, queue }: Provoked,
+  { code, reason, symbol, cable = 'vd', early = false, output, queue }: Provoked,
   drop: Seen,
   bytes: number,
   source: Observer['source'],
@@ -447,7 +459,7 @@ function compare(
   // The drop monitor cuts after 40 characters.
   const place = source === 'eBPF' ? /^[a-z_]\S*\+0x[0-9a-f]+\/0x[0-9a-f]+/ : /^[a-z_]\S*\+0x/
   assert.match(drop.symbol ?? '', symbol ?? place, told)
-  assert.equal(drop.inputifindex, ifIndex[cable], told)
+  assert.equal(drop.inputifindex, early && source !== 'eBPF' ? 0 : ifIndex[cable], told)
   const isTold = source === 'eBPF' && output !== undefined
   assert.equal(drop.outputifindex, isTold ? ifIndex[output] : 0, told)
   assert.equal(drop.queue, source === 'eBPF' ? queue : undefined, told)
