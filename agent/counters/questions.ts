@@ -4,6 +4,9 @@ import type { Message } from '../wire/netlink/message.ts'
 /** The usual receive buffer has room for about a hundred answers of statistics. */
 const MOST_AT_ONCE = 64
 
+/** What is needed of a socket. */
+export type AskedSocket = Pick<NetlinkSocket, 'requestEach' | 'dump' | 'close'>
+
 interface Question {
   readonly message: Uint8Array
   readonly resolve: (answer: Message | undefined) => void
@@ -15,13 +18,13 @@ interface Question {
  * loop go to the kernel in one system call and are answered in one instant.
  */
 export class Questions {
-  readonly #socket: NetlinkSocket
+  readonly #socket: AskedSocket
   /** What the questions are about, for errors: `read the statistics of interfaces`. */
   readonly #operation: string
   #waiting: Question[] = []
 
   /** `socket` is this object's own from now on. */
-  constructor(socket: NetlinkSocket, operation: string) {
+  constructor(socket: AskedSocket, operation: string) {
     this.#socket = socket
     this.#operation = operation
   }
