@@ -15,7 +15,7 @@ import { sflowtoolLines } from '../decode/sflowtool.ts'
 import { Statistics } from '../decode/statistics.ts'
 import { StreamWatch } from '../decode/streams.ts'
 import { datagramText, harmless } from '../decode/text.ts'
-import { TextBuffer } from '../decode/text-buffer.ts'
+import { literal, TextBuffer } from '../decode/text-buffer.ts'
 import { type DecodedDatagram, decodeDatagram, SFLOW_PORT } from '../wire/sflow/datagram.ts'
 import { datagramToJson } from '../wire/sflow/json.ts'
 import { WireError } from '../wire/xdr.ts'
@@ -141,6 +141,8 @@ function formatOf({ json, line, sflowtool, statistics, pcap, forward }: Options)
   return isQuiet ? undefined : 'text'
 }
 
+const NO_PREFIX = literal('')
+
 /** Everything that is done with each datagram. */
 class Show {
   status = 0
@@ -155,7 +157,7 @@ class Show {
   readonly #out = new TextBuffer(bytes => void process.stdout.write(bytes))
   /** Of the datagram that is being shown. */
   #received: Received | undefined
-  #prefix = ''
+  #prefix = NO_PREFIX
   #prefixTime: bigint | undefined
   readonly #sink = {
     datagram: (scanned: ScannedSample) => this.#statistics?.datagram(scanned),
@@ -238,9 +240,9 @@ class Show {
   #scan(received: Received): boolean {
     const { bytes, time } = received
     this.#received = received
-    if (this.#format === 'line' && (time !== this.#prefixTime || this.#prefix === '')) {
+    if (this.#format === 'line' && (time !== this.#prefixTime || this.#prefix === NO_PREFIX)) {
       this.#prefixTime = time
-      this.#prefix = time === undefined ? '' : `${isoTime(time)} `
+      this.#prefix = time === undefined ? NO_PREFIX : literal(`${isoTime(time)} `)
     }
     const isWhole = this.#scanner.scan(bytes, 0, bytes.length, this.#sink)
     if (!isWhole && this.#statistics !== undefined) this.#statistics.malformed++

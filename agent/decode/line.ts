@@ -13,19 +13,72 @@ import { counterRecords, flowRecords, sampleTypes } from '../wire/sflow/registry
 import { Reader, WireError } from '../wire/xdr.ts'
 import { type ScannedSample, u32 } from './scanner.ts'
 import { fieldsText } from './text.ts'
-import type { TextBuffer } from './text-buffer.ts'
+import { literal, type TextBuffer } from './text-buffer.ts'
 
 const COLON = 58
 const INTERNAL = 0x3fffffff
 
+/** What stands between values. */
+const WORD = {
+  rate: literal(' rate='),
+  pool: literal(' pool='),
+  drops: literal(' drops='),
+  seq: literal(' seq='),
+  colon: literal(':'),
+  sub: literal(' sub='),
+  bytes: literal(' bytes='),
+  vlan: literal(' vlan='),
+  comma: literal(','),
+  mpls: literal(' mpls='),
+  arp: literal(' arp='),
+  sport: literal(' sport='),
+  dport: literal(' dport='),
+  icmp: literal(' icmp='),
+  slash: literal('/'),
+  fragment: literal(' fragment='),
+  tos: literal(' tos='),
+  ttl: literal(' ttl='),
+  queue: literal(' queue='),
+  depth: literal(' depth='),
+  delay: literal(' delay='),
+  reason: literal(' reason='),
+  sample: literal('sample'),
+  source: literal(' source='),
+  agent: literal(' agent='),
+  srcMac: literal(' src_mac='),
+  dstMac: literal(' dst_mac='),
+  type: literal(' type=0x'),
+  src: literal(' src='),
+  dst: literal(' dst='),
+  proto: literal(' proto='),
+  flags: literal(' flags='),
+  time: literal(' time='),
+  discarded: literal('discarded:'),
+  multiple: literal('multiple:'),
+  internal: literal('internal'),
+  in: literal(' in='),
+  out: literal(' out='),
+  linuxReason: literal(' linux_reason="'),
+  function: literal(' function="'),
+  trapGroup: literal(' trap_group="'),
+  trap: literal(' trap="'),
+  flow: literal('flow'),
+  drop: literal('drop'),
+  counters: literal('counters'),
+}
+const PROTOCOLS = Array.from({ length: 256 }, (_, number) =>
+  literal(PROTOCOL_NAMES[number] ?? String(number)),
+)
+const SOURCES = [0, 1, 2, 3].map(type => literal(dataSourceType[type]!))
+const NEW_LINE = 10
+
 const fields = new PacketFields()
-const flagTexts = Array.from(
-  { length: 256 },
-  (_, bits) => TCP_FLAGS.filter((_flag, bit) => (bits >> bit) & 1).join(',') || 'none',
+const FLAGS = Array.from({ length: 256 }, (_, bits) =>
+  literal(TCP_FLAGS.filter((_flag, bit) => (bits >> bit) & 1).join(',') || 'none'),
 )
 
-/** Writes the lines of a sample, each after `prefix`, which is ASCII (a time, or nothing). */
-export function sampleLines(s: ScannedSample, prefix: string, out: TextBuffer): void {
+/** Writes the lines of a sample, each after `prefix` (a time, or nothing). */
+export function sampleLines(s: ScannedSample, prefix: Uint8Array, out: TextBuffer): void {
   switch (s.kind) {
     case 'flow':
       flowLine(s, prefix, out)
@@ -41,117 +94,118 @@ export function sampleLines(s: ScannedSample, prefix: string, out: TextBuffer): 
   }
 }
 
-function flowLine(s: ScannedSample, prefix: string, out: TextBuffer): void {
-  begin(s, prefix, 'flow', out)
-  word(out, ' rate=', s.rate)
-  word(out, ' pool=', s.pool)
-  word(out, ' drops=', s.drops)
-  port(out, ' in=', s.inputFormat, s.input)
-  port(out, ' out=', s.outputFormat, s.output)
+function flowLine(s: ScannedSample, prefix: Uint8Array, out: TextBuffer): void {
+  begin(s, prefix, WORD.flow, out)
+  out.word(WORD.rate, s.rate)
+  out.word(WORD.pool, s.pool)
+  out.word(WORD.drops, s.drops)
+  port(out, WORD.in, s.inputFormat, s.input)
+  port(out, WORD.out, s.outputFormat, s.output)
   packet(s, out)
   forwarding(s, out)
   others(s, flowRecords, out)
-  out.ascii('\n')
+  out.character(NEW_LINE)
 }
 
-function discardLine(s: ScannedSample, prefix: string, out: TextBuffer): void {
-  begin(s, prefix, 'drop', out)
-  word(out, ' drops=', s.drops)
-  out.ascii(' reason=')
+function discardLine(s: ScannedSample, prefix: Uint8Array, out: TextBuffer): void {
+  begin(s, prefix, WORD.drop, out)
+  out.word(WORD.drops, s.drops)
+  out.put(WORD.reason)
   reason(out, s.reason)
-  port(out, ' in=', 0, s.input)
-  port(out, ' out=', 0, s.output)
+  port(out, WORD.in, 0, s.input)
+  port(out, WORD.out, 0, s.output)
   packet(s, out)
   forwarding(s, out)
   others(s, flowRecords, out)
-  out.ascii('\n')
+  out.character(NEW_LINE)
 }
 
 /** A line for each record. */
-function counterLines(s: ScannedSample, prefix: string, out: TextBuffer): void {
+function counterLines(s: ScannedSample, prefix: Uint8Array, out: TextBuffer): void {
   for (let i = 0; i < s.otherCount; i++) {
-    begin(s, prefix, 'counters', out)
+    begin(s, prefix, WORD.counters, out)
     other(s, s.others[i]!, counterRecords, out)
-    out.ascii('\n')
+    out.character(NEW_LINE)
   }
 }
 
-function otherLine(s: ScannedSample, prefix: string, out: TextBuffer): void {
-  out.ascii(prefix)
-  out.ascii('sample')
+function otherLine(s: ScannedSample, prefix: Uint8Array, out: TextBuffer): void {
+  out.put(prefix)
+  out.put(WORD.sample)
   agent(s, out)
   described(s, s.sampleAt, s.bodyAt, s.bodyEnd, sampleTypes.get(s.format), s.format, out)
-  out.ascii('\n')
+  out.character(NEW_LINE)
 }
 
-function begin(s: ScannedSample, prefix: string, name: string, out: TextBuffer): void {
-  out.ascii(prefix)
-  out.ascii(name)
+function begin(s: ScannedSample, prefix: Uint8Array, name: Uint8Array, out: TextBuffer): void {
+  out.put(prefix)
+  out.put(name)
   agent(s, out)
-  word(out, ' seq=', s.sequence)
-  out.ascii(' source=')
-  out.ascii(dataSourceType[s.sourceType] ?? String(s.sourceType))
-  word(out, ':', s.sourceIndex)
+  out.word(WORD.seq, s.sequence)
+  out.put(WORD.source)
+  if (s.sourceType < SOURCES.length) out.put(SOURCES[s.sourceType]!)
+  else out.number(s.sourceType)
+  out.word(WORD.colon, s.sourceIndex)
 }
 
 function agent(s: ScannedSample, out: TextBuffer): void {
-  out.ascii(' agent=')
+  out.put(WORD.agent)
   if (s.agentLength === 4) out.ip4(s.bytes, s.agentAt)
   else out.ascii(s.agentLength === 0 ? 'unknown' : formatIp6(s.bytes, s.agentAt))
-  if (s.subAgent !== 0) word(out, ' sub=', s.subAgent)
+  if (s.subAgent !== 0) out.word(WORD.sub, s.subAgent)
 }
 
 /** What the sampled header says. */
 function packet(s: ScannedSample, out: TextBuffer): void {
   const { bytes, headerAt } = s
   if (headerAt < 0) return
-  word(out, ' bytes=', s.frameLength)
+  out.word(WORD.bytes, s.frameLength)
   fields.read(s.headerProtocol, bytes, headerAt, s.headerEnd)
   if (fields.macAt >= 0) {
-    out.ascii(' src_mac=')
+    out.put(WORD.srcMac)
     out.bytesInHex(bytes, fields.macAt + 6, fields.macAt + 12, COLON)
-    out.ascii(' dst_mac=')
+    out.put(WORD.dstMac)
     out.bytesInHex(bytes, fields.macAt, fields.macAt + 6, COLON)
   }
   for (let i = 0; i < fields.vlanCount; i++) {
     const at = fields.vlanAt + 4 * i
-    word(out, i === 0 ? ' vlan=' : ',', ((bytes[at]! << 8) | bytes[at + 1]!) & 0xfff)
+    out.word(i === 0 ? WORD.vlan : WORD.comma, ((bytes[at]! << 8) | bytes[at + 1]!) & 0xfff)
   }
   for (let i = 0; i < fields.mplsCount; i++) {
-    word(out, i === 0 ? ' mpls=' : ',', u32(bytes, fields.mplsAt + 4 * i) >>> 12)
+    out.word(i === 0 ? WORD.mpls : WORD.comma, u32(bytes, fields.mplsAt + 4 * i) >>> 12)
   }
   if (fields.ipVersion === 0) {
     if (fields.etherType >= 0) {
-      out.ascii(' type=0x')
+      out.put(WORD.type)
       out.hex(fields.etherType, 4)
     }
     return
   }
-  out.ascii(' src=')
+  out.put(WORD.src)
   ip(out, bytes, fields.srcAt)
-  out.ascii(' dst=')
+  out.put(WORD.dst)
   ip(out, bytes, fields.dstAt)
   if (fields.arpOperation >= 0) {
-    word(out, ' arp=', fields.arpOperation)
+    out.word(WORD.arp, fields.arpOperation)
     return
   }
-  out.ascii(' proto=')
-  out.ascii(PROTOCOL_NAMES[fields.ipProtocol] ?? String(fields.ipProtocol))
+  out.put(WORD.proto)
+  out.put(PROTOCOLS[fields.ipProtocol]!)
   if (fields.srcPort >= 0) {
-    word(out, ' sport=', fields.srcPort)
-    word(out, ' dport=', fields.dstPort)
+    out.word(WORD.sport, fields.srcPort)
+    out.word(WORD.dport, fields.dstPort)
   }
   if (fields.ipProtocol === IP_PROTOCOL.tcp && fields.tcpFlags >= 0) {
-    out.ascii(' flags=')
-    out.ascii(flagTexts[fields.tcpFlags]!)
+    out.put(WORD.flags)
+    out.put(FLAGS[fields.tcpFlags]!)
   }
   if (fields.icmpType >= 0) {
-    word(out, ' icmp=', fields.icmpType)
-    word(out, '/', fields.icmpCode)
+    out.word(WORD.icmp, fields.icmpType)
+    out.word(WORD.slash, fields.icmpCode)
   }
-  if (fields.fragmentOffset >= 0) word(out, ' fragment=', fields.fragmentOffset)
-  if (fields.tos > 0) word(out, ' tos=', fields.tos)
-  word(out, ' ttl=', fields.ttl)
+  if (fields.fragmentOffset >= 0) out.word(WORD.fragment, fields.fragmentOffset)
+  if (fields.tos > 0) out.word(WORD.tos, fields.tos)
+  out.word(WORD.ttl, fields.ttl)
 }
 
 function ip(out: TextBuffer, bytes: Uint8Array, at: number): void {
@@ -161,23 +215,23 @@ function ip(out: TextBuffer, bytes: Uint8Array, at: number): void {
 
 /** What the forwarding plane added. */
 function forwarding(s: ScannedSample, out: TextBuffer): void {
-  if (s.queue >= 0) word(out, ' queue=', s.queue)
-  if (s.queueDepth >= 0) word(out, ' depth=', s.queueDepth)
-  if (s.transitDelay >= 0) word(out, ' delay=', s.transitDelay)
-  if (s.dropReasonAt >= 0) text(s, ' linux_reason="', s.dropReasonAt, out)
-  if (s.functionAt >= 0) text(s, ' function="', s.functionAt, out)
+  if (s.queue >= 0) out.word(WORD.queue, s.queue)
+  if (s.queueDepth >= 0) out.word(WORD.depth, s.queueDepth)
+  if (s.transitDelay >= 0) out.word(WORD.delay, s.transitDelay)
+  if (s.dropReasonAt >= 0) text(s, WORD.linuxReason, s.dropReasonAt, out)
+  if (s.functionAt >= 0) text(s, WORD.function, s.functionAt, out)
   if (s.trapAt >= 0) {
-    text(s, ' trap_group="', s.trapGroupAt, out)
-    text(s, ' trap="', s.trapAt, out)
+    text(s, WORD.trapGroup, s.trapGroupAt, out)
+    text(s, WORD.trap, s.trapAt, out)
   }
   if (s.timestampAt >= 0) {
-    out.ascii(' time=')
+    out.put(WORD.time)
     out.number64(s.bytes, s.timestampAt)
   }
 }
 
-function text(s: ScannedSample, name: string, at: number, out: TextBuffer): void {
-  out.ascii(name)
+function text(s: ScannedSample, name: Uint8Array, at: number, out: TextBuffer): void {
+  out.put(name)
   out.foreign(s.bytes, at + 4, at + 4 + u32(s.bytes, at))
   out.ascii('"')
 }
@@ -238,16 +292,16 @@ function described(
   )
 }
 
-function port(out: TextBuffer, name: string, format: number, value: number): void {
-  out.ascii(name)
+function port(out: TextBuffer, name: Uint8Array, format: number, value: number): void {
+  out.put(name)
   if (format === 1) {
-    out.ascii('discarded:')
+    out.put(WORD.discarded)
     reason(out, value)
   } else if (format === 2) {
-    out.ascii('multiple:')
+    out.put(WORD.multiple)
     out.number(value)
   } else if (format === 0 && (value === INTERNAL || value === 0xffffffff)) {
-    out.ascii('internal')
+    out.put(WORD.internal)
   } else {
     out.number(value)
   }
@@ -257,9 +311,4 @@ function reason(out: TextBuffer, code: number): void {
   const name = discardReason[meantDiscardReason(code)]
   if (name === undefined) out.number(code)
   else out.ascii(name)
-}
-
-function word(out: TextBuffer, name: string, value: number): void {
-  out.ascii(name)
-  out.number(value)
 }

@@ -7,10 +7,15 @@
 
 import { IP_PROTOCOL, PacketFields } from '../wire/packet.ts'
 import { type ScannedSample, u32 } from './scanner.ts'
-import type { TextBuffer } from './text-buffer.ts'
+import { literal, type TextBuffer } from './text-buffer.ts'
 
 const VLAN_TYPES: readonly number[] = [0x8100, 0x88a8, 0x9100, 0x9200, 0x9300]
 const NO_ADDRESS = '-'
+const FLOW = literal('FLOW,')
+const CNTR = literal('CNTR,')
+const HEX = literal(',0x')
+const COMMA = 44
+const NEW_LINE = 10
 
 /** What sflowtool finds in a sampled header. */
 class Decoded {
@@ -36,38 +41,38 @@ export function sflowtoolLines(s: ScannedSample, out: TextBuffer): void {
 function flowLine(s: ScannedSample, out: TextBuffer): void {
   const { bytes } = s
   decode(s)
-  out.ascii('FLOW,')
+  out.put(FLOW)
   address(out, bytes, s.agentAt, s.agentLength)
-  out.ascii(',')
+  out.character(COMMA)
   signed(out, s.input)
-  out.ascii(',')
+  out.character(COMMA)
   signed(out, s.output)
-  out.ascii(',')
+  out.character(COMMA)
   if (decoded.hasMacs) {
     out.bytesInHex(bytes, decoded.macAt + 6, decoded.macAt + 12)
-    out.ascii(',')
+    out.character(COMMA)
     out.bytesInHex(bytes, decoded.macAt, decoded.macAt + 6)
   } else {
     out.ascii('000000000000,000000000000')
   }
-  out.ascii(',0x')
+  out.put(HEX)
   out.hex(decoded.etherType, 4)
-  out.ascii(',')
+  out.character(COMMA)
   out.number(decoded.inVlan)
-  out.ascii(',')
+  out.character(COMMA)
   out.number(decoded.outVlan)
-  out.ascii(',')
+  out.character(COMMA)
   network(out, bytes, s.headerEnd)
-  out.ascii(',')
+  out.character(COMMA)
   signed(out, s.headerAt < 0 ? 0 : s.frameLength)
-  out.ascii(',')
+  out.character(COMMA)
   signed(
     out,
     s.headerAt < 0 ? 0 : s.frameLength - s.stripped - (decoded.isIp4 ? decoded.ipAt - s.headerAt : 0),
   )
-  out.ascii(',')
+  out.character(COMMA)
   signed(out, s.rate)
-  out.ascii('\n')
+  out.character(NEW_LINE)
 }
 
 /** Addresses, protocol, TOS, TTL, ports and TCP flags. */
@@ -84,13 +89,13 @@ function network(out: TextBuffer, bytes: Uint8Array, end: number): void {
   }
   const length = isIp4 ? 4 : 16
   address(out, bytes, fields.srcAt, length)
-  out.ascii(',')
+  out.character(COMMA)
   address(out, bytes, fields.dstAt, length)
-  out.ascii(',')
+  out.character(COMMA)
   out.number(fields.ipProtocol)
-  out.ascii(',0x')
+  out.put(HEX)
   out.hex(fields.tos, 2)
-  out.ascii(',')
+  out.character(COMMA)
   out.number(fields.ttl)
   let first = 0
   let second = 0
@@ -101,11 +106,11 @@ function network(out: TextBuffer, bytes: Uint8Array, end: number): void {
     first = Math.max(fields.srcPort, 0)
     second = Math.max(fields.dstPort, 0)
   }
-  out.ascii(',')
+  out.character(COMMA)
   out.number(first)
-  out.ascii(',')
+  out.character(COMMA)
   out.number(second)
-  out.ascii(',0x')
+  out.put(HEX)
   out.hex(Math.max(fields.tcpFlags, 0), 2)
 }
 
@@ -149,15 +154,15 @@ function decode(s: ScannedSample): void {
 
 function counterLine(s: ScannedSample, out: TextBuffer): void {
   const { bytes, ifCountersAt: at } = s
-  out.ascii('CNTR,')
+  out.put(CNTR)
   address(out, bytes, s.agentAt, s.agentLength)
   // Places of the words; those of 64 bits are marked by a minus.
   for (const place of IF_COUNTERS) {
-    out.ascii(',')
+    out.character(COMMA)
     if (place < 0) out.number64(bytes, at - place)
     else out.number(u32(bytes, at + place))
   }
-  out.ascii('\n')
+  out.character(NEW_LINE)
 }
 
 const IF_COUNTERS = [0, 4, -8, 16, 20, -24, 32, 36, 40, 44, 48, 52, -56, 64, 68, 72, 76, 80, 84] as const

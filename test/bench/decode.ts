@@ -31,6 +31,7 @@ const TSHARK: readonly { name: string; args: readonly string[] }[] = [
     ],
   },
   { name: 'tshark -V, everything', args: ['-V'] },
+  { name: 'tshark -T json, everything', args: ['-T', 'json'] },
 ]
 
 export async function decodeBench(): Promise<void> {

@@ -8,7 +8,7 @@ import { sflowtoolLines } from '../../agent/decode/sflowtool.ts'
 import { Statistics } from '../../agent/decode/statistics.ts'
 import { StreamWatch } from '../../agent/decode/streams.ts'
 import { datagramText, harmless } from '../../agent/decode/text.ts'
-import { TextBuffer } from '../../agent/decode/text-buffer.ts'
+import { literal, TextBuffer } from '../../agent/decode/text-buffer.ts'
 import { decodeDatagram } from '../../agent/wire/sflow/datagram.ts'
 import { datagramToJson } from '../../agent/wire/sflow/json.ts'
 import { WireError } from '../../agent/wire/xdr.ts'
@@ -42,7 +42,7 @@ test(`${RUNS} changed datagrams in every form: no crash, no growth, nothing a te
     datagram: statistics.datagram.bind(statistics),
     sample: (sample: Parameters<typeof sampleLines>[0]) => {
       statistics.sample(sample)
-      sampleLines(sample, '', out)
+      sampleLines(sample, literal(''), out)
       sflowtoolLines(sample, out)
     },
   }

@@ -9,7 +9,7 @@ import { suite, test } from 'node:test'
 import { sampleLines } from '../../agent/decode/line.ts'
 import { Scanner } from '../../agent/decode/scanner.ts'
 import { sflowtoolLines } from '../../agent/decode/sflowtool.ts'
-import { TextBuffer } from '../../agent/decode/text-buffer.ts'
+import { literal, TextBuffer } from '../../agent/decode/text-buffer.ts'
 import { recordOf } from '../../agent/wire/sflow/block.ts'
 import { encodeDatagram } from '../../agent/wire/sflow/datagram.ts'
 import { extendedFunction, extendedHwTrap } from '../../agent/wire/sflow/flow/forwarding.ts'
@@ -22,7 +22,7 @@ function linesOf(bytes: Uint8Array, how: 'line' | 'sflowtool'): string {
   const pieces: Uint8Array[] = []
   const out = new TextBuffer(piece => void pieces.push(piece))
   const isWhole = new Scanner().scan(bytes, 0, bytes.length, {
-    sample: sample => (how === 'line' ? sampleLines(sample, '', out) : sflowtoolLines(sample, out)),
+    sample: sample => (how === 'line' ? sampleLines(sample, literal(''), out) : sflowtoolLines(sample, out)),
   })
   assert.ok(isWhole)
   out.flush()
