@@ -1,12 +1,12 @@
 import {
   DBUS_MESSAGE,
-  type DbusMessage,
   type DbusValue,
   dbusMessageLength,
   readDbusMessage,
   writeDbusMessage,
 } from '../wire/dbus.ts'
 import { FramedSocket } from './framed-socket.ts'
+import { PendingCalls } from './pending-calls.ts'
 
 /** A client of a D-Bus message bus: calls with their answers. Every call has a time limit, and nothing else is taken. */
 
@@ -34,13 +34,6 @@ export interface DbusCall {
   readonly returns: string
 }
 
-interface Waiting {
-  readonly call: DbusCall
-  readonly resolve: (body: readonly DbusValue[]) => void
-  readonly reject: (error: Error) => void
-  readonly timer: NodeJS.Timeout
-}
-
 /** A list of ten thousand units is three megabytes. */
 const MAX_MESSAGE_BYTES = 8 << 20
 const MAX_BYTES = 32 << 20
@@ -55,13 +48,11 @@ const BUS = {
 export class DbusConnection {
   readonly #timeoutMs: number
   readonly #socket: FramedSocket
-  readonly #waiting = new Map<number, Waiting>()
-  #serial = 0
+  readonly #calls: PendingCalls<DbusCall, readonly DbusValue[]>
   /** Lines are exchanged until the bus knows who we are. */
   #authenticated: (() => void) | undefined
   #refused: ((error: Error) => void) | undefined
   #isOpen = false
-  #error: Error | undefined
 
   /** Connects, says who we are (AUTH EXTERNAL: the kernel tells the bus our user) and says hello. */
   static async open(path: string, timeoutMs: number): Promise<DbusConnection> {
@@ -78,6 +69,7 @@ export class DbusConnection {
 
   private constructor(path: string, timeoutMs: number) {
     this.#timeoutMs = timeoutMs
+    this.#calls = new PendingCalls(timeoutMs)
     this.#socket = new FramedSocket({
       path,
       lengthOf: bytes => (this.#isOpen ? dbusMessageLength(bytes) : lineLength(bytes)),
@@ -90,32 +82,17 @@ export class DbusConnection {
 
   /** True until the connection has ended. */
   get isOpen(): boolean {
-    return this.#isOpen && this.#error === undefined
+    return this.#isOpen && this.#calls.error === undefined
   }
 
   /** The values of the answer. Rejects with DbusError when the answer is an error. */
   call(call: DbusCall): Promise<readonly DbusValue[]> {
-    if (this.#error !== undefined) return Promise.reject(this.#error)
-    const serial = ++this.#serial
     const { destination, path, interface: name, member, signature = '', body = [] } = call
-    const message: DbusMessage = {
-      type: DBUS_MESSAGE.methodCall,
-      serial,
-      destination,
-      path,
-      interface: name,
-      member,
-      signature,
-      body,
-    }
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#waiting.delete(serial)
-        reject(new Error(`${member}: no answer within ${this.#timeoutMs} ms`))
-      }, this.#timeoutMs)
-      this.#waiting.set(serial, { call, resolve, reject, timer })
-      this.#socket.send(writeDbusMessage(message))
-    })
+    const type = DBUS_MESSAGE.methodCall
+    const message = { type, destination, path, interface: name, member, signature, body }
+    return this.#calls.add(member, call, serial =>
+      this.#socket.send(writeDbusMessage({ ...message, serial })),
+    )
   }
 
   /** Calls that wait are rejected. May be called twice. */
@@ -156,11 +133,9 @@ export class DbusConnection {
     const message = readDbusMessage(frame)
     const { type, replySerial } = message
     if (type !== DBUS_MESSAGE.methodReturn && type !== DBUS_MESSAGE.error) return
-    const waiting = replySerial === undefined ? undefined : this.#waiting.get(replySerial)
+    const waiting = replySerial === undefined ? undefined : this.#calls.take(replySerial)
     if (waiting === undefined) return
-    this.#waiting.delete(replySerial!)
     this.#socket.allowMore()
-    clearTimeout(waiting.timer)
     const { member, returns } = waiting.call
     if (type === DBUS_MESSAGE.error) {
       const text = typeof message.body[0] === 'string' ? message.body[0] : ''
@@ -176,13 +151,8 @@ export class DbusConnection {
   }
 
   #end(error: Error): void {
-    this.#error ??= error
     this.#refused?.(error)
-    for (const { reject, timer } of this.#waiting.values()) {
-      clearTimeout(timer)
-      reject(error)
-    }
-    this.#waiting.clear()
+    this.#calls.fail(error)
   }
 }
 

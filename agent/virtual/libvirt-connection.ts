@@ -12,15 +12,9 @@ import {
 } from '../wire/libvirt.ts'
 import type { Reader } from '../wire/xdr.ts'
 import { FramedSocket } from './framed-socket.ts'
+import { PendingCalls } from './pending-calls.ts'
 
 /** A read-only client of a libvirt daemon: calls with their answers, each within a time limit. */
-
-interface Waiting {
-  readonly name: string
-  readonly resolve: (body: Reader) => void
-  readonly reject: (error: Error) => void
-  readonly timer: NodeJS.Timeout
-}
 
 const MAX_BYTES = 32 << 20
 const MAX_MESSAGE_BYTES = 16 << 20
@@ -29,11 +23,8 @@ const READ_ONLY = 1
 const AUTH_NONE = 0
 
 export class LibvirtConnection {
-  readonly #timeoutMs: number
   readonly #socket: FramedSocket
-  readonly #waiting = new Map<number, Waiting>()
-  #serial = 0
-  #error: Error | undefined
+  readonly #calls: PendingCalls<string, Reader>
 
   /** Connects and opens a driver, as `qemu:///system`. */
   static async open(
@@ -59,61 +50,43 @@ export class LibvirtConnection {
   }
 
   private constructor(path: string, timeoutMs: number) {
-    this.#timeoutMs = timeoutMs
+    this.#calls = new PendingCalls(timeoutMs)
     this.#socket = new FramedSocket({
       path,
       lengthOf: libvirtMessageLength,
       maxFrameBytes: MAX_MESSAGE_BYTES,
       maxBytes: MAX_BYTES,
       onFrame: frame => this.#receive(frame),
-      onEnd: error => this.#end(error),
+      onEnd: error => this.#calls.fail(error),
     })
   }
 
   /** True until the connection has ended. */
   get isOpen(): boolean {
-    return this.#error === undefined
+    return this.#calls.error === undefined
   }
 
   /** The body of the answer. `name` is for errors. */
   call(procedure: number, name: string, args: Uint8Array): Promise<Reader> {
-    if (this.#error !== undefined) return Promise.reject(this.#error)
-    const serial = ++this.#serial
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#waiting.delete(serial)
-        reject(new Error(`${name}: no answer within ${this.#timeoutMs} ms`))
-      }, this.#timeoutMs)
-      this.#waiting.set(serial, { name, resolve, reject, timer })
-      this.#socket.send(writeLibvirtCall(procedure, serial, args))
-    })
+    return this.#calls.add(name, name, serial => this.#socket.send(writeLibvirtCall(procedure, serial, args)))
   }
 
   /** Calls that wait are rejected. May be called twice. */
   close(): void {
     this.#socket.close()
-    this.#end(new Error('the connection was closed'))
+    this.#calls.fail(new Error('the connection was closed'))
   }
 
   #receive(frame: Uint8Array): void {
     const { program, type, serial, status, body } = readLibvirtMessage(frame)
     // Events, and signs of life.
     if (program !== LIBVIRT_PROGRAM || type !== LIBVIRT_TYPE.reply) return
-    const waiting = this.#waiting.get(serial)
+    // Read before the call is taken: what cannot be read ends the connection, and with it all calls.
+    const refusal = status === LIBVIRT_STATUS.ok ? undefined : readLibvirtError(body)
+    const waiting = this.#calls.take(serial)
     if (waiting === undefined) return
-    this.#waiting.delete(serial)
     this.#socket.allowMore()
-    clearTimeout(waiting.timer)
-    if (status === LIBVIRT_STATUS.ok) waiting.resolve(body)
-    else waiting.reject(new Error(`${waiting.name}: ${readLibvirtError(body)}`))
-  }
-
-  #end(error: Error): void {
-    this.#error ??= error
-    for (const { reject, timer } of this.#waiting.values()) {
-      clearTimeout(timer)
-      reject(error)
-    }
-    this.#waiting.clear()
+    if (refusal === undefined) waiting.resolve(body)
+    else waiting.reject(new Error(`${waiting.call}: ${refusal}`))
   }
 }

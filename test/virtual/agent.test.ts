@@ -29,7 +29,6 @@ import {
   startPodman,
 } from '../support/containers.ts'
 import {
-  type ArrivedSample,
   countersSamplesOf,
   ifIndexOf,
   ip,
@@ -51,7 +50,7 @@ const UUID = '00112233-4455-6677-8899-aabbccddeeff'
 const AGENT = '192.0.2.1'
 const MEBIBYTE = 1048576n
 
-type Sample = ArrivedSample<{ readonly source_id: { readonly type: number; readonly index: number } }>
+type Sample = ReturnType<typeof countersSamplesOf>[0]
 
 test('containers, pods, virtual machines and services, as the kernel counts them', {
   timeout: 300_000,
@@ -356,6 +355,16 @@ test('containers, pods, virtual machines and services, as the kernel counts them
   await until('the end of a container', () => isSilent(index))
   await until('the end of a service', () => isSilent(unitIndex))
 
+  // Another configuration touches what it changes and nothing else: the pod goes on, its containers are not told of.
+  const sequenceOf = (source: number) => samplesOf(source).at(-1)!.value.sequence_number
+  const podIndex = web.value.source_id.index
+  const containerIndex = (await named('k8s_main_web-0_shop')).value.source_id.index
+  const sequence = sequenceOf(podIndex)
+  const lines = readFileSync(file, 'utf8').split('\n')
+  writeFileSync(file, lines.filter(line => !line.includes('containerd { ')).join('\n'))
+  agent.child.kill('SIGHUP')
+  await until('no containers of containerd', () => isSilent(containerIndex))
+  assert.ok(sequenceOf(podIndex) > sequence)
   const { exit, status } = await agent.stop()
   assert.equal(exit, 0)
   assert.deepEqual(
