@@ -19,7 +19,7 @@ const BTF = '/sys/kernel/btf/vmlinux'
 /** Puts the cursor into the upper left corner of an empty terminal. */
 const CLEAR = '\x1b[H\x1b[2J'
 /** Programs start within this time even on an emulated machine. */
-const START_SECONDS = 90
+const START_SECONDS = 240
 
 /** `weir demo`: a router between two hosts, traffic that its queue has not enough room for, and what the agent sends. */
 export function demoCommand(): Command {

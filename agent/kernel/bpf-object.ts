@@ -64,6 +64,8 @@ export class BpfError extends SystemError {
 
 function reason(errno: number, log: string): string | undefined {
   if (errnoName(errno) === 'EPERM') return 'needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN'
+  if (log.includes('kernel BTF is missing'))
+    return 'the kernel tells nothing of its types (CONFIG_DEBUG_INFO_BTF, /sys/kernel/btf/vmlinux)'
   return tellingLine(log)
 }
 

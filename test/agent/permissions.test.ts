@@ -10,6 +10,7 @@ import {
   type Lab,
   listen,
   makeLab,
+  sendFrames,
   startAgent,
   until,
 } from '../support/lab.ts'
@@ -56,6 +57,26 @@ describe('what the agent may not do or does not find', () => {
       ],
     )
     assert.equal(status.lost['collector elsewhere/not-ready'], status.datagrams)
+  })
+
+  test('without type information of the kernel it samples by packet sockets', async t => {
+    const lab = makeLab(t)
+    const collector = listen(t, lab.peer.namespace, { address: lab.peer.mgmt0.ipv4, port: SFLOW_PORT })
+    const agent = startAgent(
+      t,
+      lab,
+      `polling = 0
+      collector { ip = ${lab.peer.mgmt0.ipv4} }
+      pcap { dev = eth0 sampling = 1 }`,
+      { under: ['unshare', '-m', 'sh', '-c', 'mount -t tmpfs none /sys/kernel/btf && exec "$@"', 'sh'] },
+    )
+    const { msg } = await agent.line(/^sampling by packet sockets, not BPF/)
+    assert.match(msg, /: the kernel tells nothing of its types \(CONFIG_DEBUG_INFO_BTF, /)
+    await agent.line(/^eth0 is sampled 1 in 1 by a packet socket$/)
+    const frame = Buffer.alloc(60, 0xff)
+    sendFrames(lab.peer.namespace, lab.peer.eth0.ifIndex, frame, 3)
+    await until('samples', () => flowSamplesOf(collector).length >= 3)
+    assert.equal((await agent.stop()).exit, 0)
   })
 
   test('without PSAMPLE the agent waits for it', { skip: hasPsample && 'the kernel has it' }, async t => {

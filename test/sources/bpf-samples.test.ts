@@ -1,11 +1,15 @@
 /** Samples by BPF between two network namespaces. The same tests run on Debian's kernels (test/vm/guest). */
 import assert from 'node:assert/strict'
+import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
+import { builtFile } from '../../agent/kernel/addon.ts'
 import { KernelSocket } from '../../agent/kernel/native.ts'
 import { AF_PACKET, packetAddress } from '../../agent/kernel/sockaddr.ts'
 import { emptyPacketSample, INTERNAL_INTERFACE } from '../../agent/samples/packet-sample.ts'
 import type { BpfPort } from '../../agent/sources/bpf-samples.ts'
 import { BpfDriver, type DriverOptions, type Seen } from '../support/bpf-driver.ts'
+import { inGuest, run } from '../support/guest.ts'
 import { ifIndexOf, ip, type Lab, linkCounts, makeLab, until } from '../support/lab.ts'
 import { ip4Header } from '../support/packets.ts'
 
@@ -385,6 +389,32 @@ describe('the end', () => {
     await next.call('stop')
     await until('nothing', () => attached(lab) === '')
   })
+})
+
+test('records of another version are counted, and nothing is made of them', async t => {
+  if (inGuest)
+    return t.skip('it is not the kernel that is tested, and to compile takes long on an emulated machine')
+  const lab = makeLab(t)
+  const bpf = join(import.meta.dirname, '../../bpf')
+  for (const file of readdirSync(bpf)) copyFileSync(join(bpf, file), join(lab.folder, file))
+  const header = readFileSync(join(bpf, 'events.h'), 'utf8')
+  writeFileSync(join(lab.folder, 'events.h'), header.replace('(HEADER_MOST + 16)', '(HEADER_MOST + 32)'))
+  const object = join(lab.folder, 'other.o')
+  const libbpf = run('sh', join(import.meta.dirname, '../../packaging/libbpf.sh')).trim()
+  const machine = process.arch === 'arm64' ? 'aarch64' : 'x86_64'
+  const include = [`-I${libbpf}/include`, '-idirafter', `/usr/include/${machine}-linux-gnu`]
+  const options = ['-target', 'bpf', '-mcpu=v3', '-O2', '-g', ...include]
+  run('clang-14', ...options, '-c', '-o', object, join(lab.folder, 'sample.bpf.c'))
+  // In the place of ours, for the driver alone.
+  const mount = `mount --bind ${object} ${builtFile('bpf/sample.bpf.o')} && exec "$@"`
+  const driver = await BpfDriver.start(t, lab.host.namespace, {
+    under: ['unshare', '-m', 'sh', '-c', mount, 'sh'],
+  })
+  const { ifIndex } = lab.host.eth0
+  await driver.call('add', ordinary(ifIndex))
+  send(lab.peer, [frame(lab, 60)], 5)
+  await until('the records', async () => (await driver.call('losses'))['unknown-record'] === 5)
+  assert.equal((await driver.call('tally')).delivered, 0)
 })
 
 test('without permission it says what is needed', async t => {

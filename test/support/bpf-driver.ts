@@ -36,11 +36,23 @@ const EXTRAS = {
     source!.poll()
     return tooEarly
   },
+  /** What was seen so far is forgotten; what is counted begins again. */
+  reset: () => {
+    source!.poll()
+    for (const list of [seen, drops, byOctet]) list.length = 0
+    told = 0
+    deliveredBefore = source!.delivered
+    countedBefore = new Map(ledger.entries().map(({ cause, count }) => [cause, count]))
+    pools.clear()
+  },
   /** Samples so far, lost samples that they told of, and how many had each value in their 15th octet. */
-  tally: () => ({ delivered: source!.delivered, told, byOctet }),
+  tally: () => ({ delivered: source!.delivered - deliveredBefore, told, byOctet }),
   seen: () => seen,
   drops: () => drops,
-  losses: () => Object.fromEntries(ledger.entries().map(({ cause, count }) => [cause, count])),
+  losses: () =>
+    Object.fromEntries(
+      ledger.entries().map(({ cause, count }) => [cause, count - (countedBefore.get(cause) ?? 0)]),
+    ),
   /** Packets by interface, as told to the pools. */
   pools: () => Object.fromEntries(pools),
   /** Processor time of the process so far, microseconds. */
@@ -139,6 +151,8 @@ const seen: Seen[] = []
 const drops: SeenDrop[] = []
 const byOctet: number[] = []
 let told = 0
+let deliveredBefore = 0
+let countedBefore = new Map<string, number>()
 let tooEarly = 0
 let source: BpfSamples | undefined
 
