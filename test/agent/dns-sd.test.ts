@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { findRecord } from '../../agent/wire/sflow/block.ts'
 import { sampledHeader } from '../../agent/wire/sflow/flow/header.ts'
 import {
@@ -172,8 +173,10 @@ for (const { name, block, isWhole } of [
     const withdrawn = () => agent.log.slice(seen).some(({ msg }) => /^DNS names no collector/.test(msg))
     await until('withdrawal', withdrawn, PATIENCE_MS)
     await agent.line(/^eth0 is not sampled any more$/, seen)
+    // What was under way arrives, and then nothing more.
+    await sleep(1000)
     const sent = spare.arrivals.length
-    await new Promise(resolve => setTimeout(resolve, 2500))
+    await sleep(2500)
     assert.equal(spare.arrivals.length, sent)
     assert.equal((await agent.stop()).exit, 0)
     assert.equal(file.arrivals.length, 0)

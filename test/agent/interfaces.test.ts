@@ -22,8 +22,6 @@ const HOST = { type: 2, index: 1 }
 const LOG_ERROR = 50
 /** EtherType for experiments: no other frame has it. */
 const EXPERIMENT = 0x88b5
-/** A new interface is known at once and polled within a second; a busy machine may take longer. */
-const ABOUT_A_SECOND_MS = 3000
 
 test('interfaces that come, go and change', async t => {
   const lab = makeLab(t)
@@ -80,12 +78,10 @@ test('interfaces that come, go and change', async t => {
     ip(`-n ${namespace} link add ge1 index 40 type veth peer name ge1p netns ${there}`)
     ip(`-n ${namespace} link set ge1 addrgenmode none up`)
     ip(`-n ${there} link set ge1p addrgenmode none up`)
-    const upMs = performance.now()
     ge1 = ifIndexOf(namespace, 'ge1')
     peerIndex = ifIndexOf(there, 'ge1p')
     await next(/^ge1 is sampled 1 in 1 by (BPF|a packet socket)$/)
-    const { arrival, records } = await until('counters sample', () => polled()[0])
-    assert.ok(arrival.atMs - upMs < ABOUT_A_SECOND_MS, `polled after ${arrival.atMs - upMs} ms`)
+    const { records } = await until('counters sample', () => polled()[0])
     assert.equal(findRecord(records, portName)?.name, 'ge1')
     await expectSamples()
   })
