@@ -21,7 +21,7 @@ test('a burst that overruns PSAMPLE: both sides of each stage are equal', async 
   const agent = startAgent(
     t,
     lab,
-    `polling = 0 sampling = 1 collector { ip = ${peer.mgmt0.ipv4} }
+    `polling = 0 sampling.10G = 1 collector { ip = ${peer.mgmt0.ipv4} }
      psample { group = 7 } dent { switchport = "^eth0$" sw = on }`,
     { args: ['--control', socket] },
   )
