@@ -12,6 +12,7 @@ import { duration, grouped, size, tableLines } from './table.ts'
 const APART_MS = 1000
 /** Rows of the tables of interfaces and drops, unless all are asked for. */
 const ROWS = 12
+const LEAST_ROWS = 2
 /** Exit status when no agent answers. */
 const NO_AGENT = 3
 
@@ -86,7 +87,8 @@ async function watch(client: ControlClient, { all }: StatusOptions): Promise<num
   for (;;) {
     await sleep(APART_MS)
     const status = await client.ask<Status>('status')
-    const lines = statusLines(status, before, all ? Number.POSITIVE_INFINITY : ROWS)
+    const rows = all || !stdout.isTTY ? Number.POSITIVE_INFINITY : stdout.rows - 1
+    const lines = fittingLines(status, before, all ? Number.POSITIVE_INFINITY : ROWS, rows)
     before = status
     if (!stdout.isTTY) {
       stdout.write(`${lines.join('\n')}\n\n`)
@@ -95,6 +97,12 @@ async function watch(client: ControlClient, { all }: StatusOptions): Promise<num
     const fit = lines.slice(0, stdout.rows - 1).map(line => `${line.slice(0, stdout.columns)}${CLEAR_LINE}`)
     stdout.write(`${HOME}${fit.join('\n')}\n${CLEAR_TO_END}`)
   }
+}
+
+/** With as many rows in the tables, down to a few, as let everything fit. */
+function fittingLines(status: Status, before: Status, most: number, rows: number): string[] {
+  const lines = statusLines(status, before, most)
+  return lines.length <= rows || most <= LEAST_ROWS ? lines : fittingLines(status, before, most - 1, rows)
 }
 
 /** The status as text; `before` is an earlier look, for rates; `most` rows of interfaces and of drops. */

@@ -447,7 +447,7 @@ export const settings = {
       group: optional(
         kind.word('a group'),
         'netops',
-        'Group whose members may use the control socket (`weir status`, `weir top`), by name or number; else `weir`, if there is such a group.',
+        'Group whose members may use the control socket (`weir status`, `weir top`), by name or number; else `weir`, if there is such a group. Taken when the agent starts.',
       ),
     },
     'The control socket, at which the running agent answers questions about itself.',

@@ -6,7 +6,9 @@ import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import fc from 'fast-check'
 import { ControlClient, NoAgentError } from '../../agent/control/client.ts'
+import { line, readRequest } from '../../agent/control/protocol.ts'
 import { ControlServer } from '../../agent/control/server.ts'
 import type { TapSink } from '../../agent/control/stream.ts'
 import { createLogger } from '../../agent/health/log.ts'
@@ -135,6 +137,39 @@ test('each request has its answer, in order, with its id; a refused one disturbs
   )
   assert.deepEqual(lines[13], { weir: 1, id: 0 })
   assert.deepEqual(lines[14], { weir: 1, id: null, ledger: { question: 'ledger', asked: 2 } })
+})
+
+test('whatever is said, there is an answer to it', () => {
+  const shape = fc.record(
+    {
+      weir: fc.oneof(fc.constant(1), fc.jsonValue()),
+      id: fc.jsonValue(),
+      request: fc.oneof(fc.constantFrom('status', 'subscribe', 'unsubscribe', '__proto__'), fc.jsonValue()),
+      send: fc.jsonValue(),
+      interfaces: fc.jsonValue(),
+      every: fc.jsonValue(),
+      perSecond: fc.jsonValue(),
+    },
+    { requiredKeys: [] },
+  )
+  const texts = fc.oneof(
+    fc.string({ unit: 'binary' }),
+    fc.json(),
+    shape.map(value => JSON.stringify(value)),
+  )
+  fc.assert(
+    fc.property(texts, text => {
+      const request = readRequest(text)
+      const said = line(request.id, { error: request.kind === 'refused' ? request.error : undefined })
+      assert.equal(said.split('\n').length, 2)
+      assert.equal((JSON.parse(said) as { weir: unknown }).weir, 1)
+      if (request.kind === 'subscribe') {
+        const { every, perSecond, send } = request.wanted
+        assert.ok(every >= 1 && perSecond >= 0 && send.length > 0)
+      }
+    }),
+    { numRuns: 2000 },
+  )
 })
 
 test('who says all at once and hangs up its half is answered', async t => {
