@@ -111,6 +111,7 @@ export function statusLines(status: Status, before: Status, most: number): strin
   const rate = (now: number, then: number | undefined) => rateText((now - (then ?? now)) / seconds)
   return [
     ...head(status, before, seconds),
+    ...warningLines(status, before),
     '',
     ...collectorLines(status, before, rate),
     '',
@@ -119,7 +120,6 @@ export function statusLines(status: Status, before: Status, most: number): strin
     ...dropLines(status, before, rate, most),
     '',
     ...ledgerLines(status),
-    ...warningLines(status, before),
     ...logLines(status),
   ]
 }
@@ -155,7 +155,7 @@ function collectorLines({ collectors }: Status, before: Status, rate: Rate): str
       size(bytes),
       grouped(lost),
       ageSeconds === undefined ? 'never' : `${duration(ageSeconds)} ago`,
-      problem === undefined ? 'ok' : 'see below',
+      problem === undefined ? 'ok' : 'problem',
     ]
   })
   return tableLines([
