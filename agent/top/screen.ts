@@ -23,6 +23,7 @@ import {
   FLOW_KEYS,
   type FlowSort,
   flowTable,
+  hasSeveralAgents,
   type PortRow,
   portRows,
   type QueueRow,
@@ -360,7 +361,7 @@ function flowList(model: TrafficModel, { choices, unicode, size }: Scene): List 
   const BAR = 10
   const columns: Column[] = [
     ...key.columns.map((title, i): Column => {
-      const isShort = title === 'proto' || title === 'vlan' || title === 'in' || title === 'out'
+      const isShort = title === 'proto' || title === 'vlan'
       return {
         title,
         ...(isShort ? { width: 6 } : { width: 10, grow: 1, align: 'middle' as const }),
@@ -402,10 +403,17 @@ function flowList(model: TrafficModel, { choices, unicode, size }: Scene): List 
   return { columns, rows, empty, detail: NO_DETAIL }
 }
 
+/** Whose the rows are, where that is not the same for all. */
+function agentColumn(model: TrafficModel): Column[] {
+  return hasSeveralAgents(model) ? [{ title: 'agent', width: 15 }] : []
+}
+
 function dropList(model: TrafficModel, { choices, size }: Scene): List {
   const drops = dropRows(model, choices.dropSort, choices.filters.drops)
   const { dropSort } = choices
+  const agents = agentColumn(model)
   const columns: Column[] = [
+    ...agents,
     { title: 'reason', width: 14, grow: 2, isSorted: dropSort === 'reason' },
     { title: "kernel's or trap", width: 8, grow: 2, from: 70 },
     { title: 'in', width: 6, from: 60 },
@@ -416,6 +424,7 @@ function dropList(model: TrafficModel, { choices, size }: Scene): List {
     { title: 'last', width: 6, align: 'right', isSorted: dropSort === 'last' },
   ]
   const rows = drops.map((row): Cell[] => [
+    ...agents.map(() => ({ text: row.agent })),
     { text: row.reason, look: row.perSecond > 0 ? 'bold' : 'dim' },
     { text: row.detail },
     { text: row.input },
@@ -453,19 +462,22 @@ const HISTORY_SECONDS = 60
 function queueList(model: TrafficModel, { choices, unicode, size }: Scene): List {
   const queues = queueRows(model, choices.queueSort, choices.filters.queues, HISTORY_SECONDS)
   const { queueSort } = choices
+  const agents = agentColumn(model)
   const columns: Column[] = [
+    ...agents,
     { title: 'interface', width: 9, grow: 1, isSorted: queueSort === 'name' },
     { title: 'queue', width: 5, align: 'right' },
     { title: 'delay 50 %', width: 10, align: 'right' },
-    { title: '95 %', width: 8, align: 'right', from: 70 },
+    { title: '95 %', width: 8, align: 'right', from: agents.length > 0 ? 96 : 70 },
     { title: '99 %', width: 9, align: 'right', isSorted: queueSort === 'delay' },
     { title: 'depth 50 %', width: 10, align: 'right' },
     { title: '99 %', width: 9, align: 'right', isSorted: queueSort === 'depth' },
     { title: 'samples', width: 8, align: 'right', isSorted: queueSort === 'samples', from: 100 },
-    { title: 'depth, 10 s', width: 11, from: 78 },
+    { title: 'depth, 10 s', width: 11, from: agents.length > 0 ? 96 : 78 },
   ]
   const ns = (value: number | undefined) => (value === undefined ? '-' : nanoseconds(value))
   const rows = queues.map((row): Cell[] => [
+    ...agents.map(() => ({ text: row.agent })),
     { text: row.output, look: 'bold' },
     { text: row.queue },
     { text: ns(row.delay?.p50) },
@@ -505,10 +517,12 @@ function queueDetail(row: QueueRow, columns: number, unicode: boolean): Line[] {
 function portList(model: TrafficModel, { choices, unicode, size }: Scene): List {
   const ports = portRows(model, choices.portSort, choices.filters.interfaces, HISTORY_SECONDS)
   const { portSort } = choices
+  const agents = agentColumn(model)
   const columns: Column[] = [
+    ...agents,
     { title: 'interface', width: 9, grow: 1, isSorted: portSort === 'name' },
     { title: 'state', width: 5 },
-    { title: 'speed', width: 9, align: 'right', from: 78 },
+    { title: 'speed', width: 9, align: 'right', from: agents.length > 0 ? 96 : 78 },
     { title: 'in', width: 10, align: 'right', isSorted: portSort === 'bits' },
     { title: 'out', width: 10, align: 'right' },
     { title: 'in pk', width: 9, align: 'right', from: 100 },
@@ -518,6 +532,7 @@ function portList(model: TrafficModel, { choices, unicode, size }: Scene): List 
     { title: 'drops', width: 6, align: 'right' },
   ]
   const rows = ports.map((row): Cell[] => [
+    ...agents.map(() => ({ text: row.agent })),
     { text: row.name, look: 'bold' },
     { text: row.up ? 'up' : 'down', look: row.up ? 'good' : 'dim' },
     { text: row.speed > 0 ? bitRate(row.speed) : '-' },

@@ -25,7 +25,11 @@ export interface FlowKey {
 }
 
 /** How an interface of an agent is called. */
-export type Names = (agent: string, ifIndex: number) => string
+export interface Names {
+  (agent: string, ifIndex: number): string
+  /** There are several agents, whose interfaces may have the same names. */
+  readonly several: boolean
+}
 
 const ETHERTYPES: Readonly<Record<number, string>> = {
   2048: 'IPv4',
@@ -70,7 +74,10 @@ export const FLOW_KEYS: readonly FlowKey[] = [
     name: 'interfaces',
     title: 'interface pair',
     columns: ['in', 'out'],
-    cells: (flow, names) => [names(flow.agent, flow.input), outputText(flow.agent, flow.output, names)],
+    cells: (flow, names) => [
+      `${names.several ? `${flow.agent} ` : ''}${names(flow.agent, flow.input)}`,
+      outputText(flow.agent, flow.output, names),
+    ],
   },
   {
     name: 'vlan',
@@ -444,14 +451,25 @@ export function agentRows(model: TrafficModel, filter: string): AgentRow[] {
 
 const INTERNAL: readonly number[] = [0x3fffffff, 0xffffffff]
 
+/** Whether more than one agent was heard. */
+export function hasSeveralAgents(model: TrafficModel): boolean {
+  let first: string | undefined
+  for (const { stream } of model.agents.values()) {
+    first ??= stream.agent
+    if (stream.agent !== first) return true
+  }
+  return false
+}
+
 /** The names that port_name records tell, else numbers. */
 export function namesOf(model: TrafficModel): Names {
-  return (agent, ifIndex) => {
+  const name = (agent: string, ifIndex: number) => {
     if (INTERNAL.includes(ifIndex)) return 'internal'
     if (ifIndex === 0) return '?'
-    const name = model.ports.get(portKey(agent, ifIndex))?.name
-    return name === undefined || name === '' ? String(ifIndex) : printable(name, 32)
+    const known = model.ports.get(portKey(agent, ifIndex))?.name
+    return known === undefined || known === '' ? String(ifIndex) : printable(known, 32)
   }
+  return Object.assign(name, { several: hasSeveralAgents(model) })
 }
 
 function outputText(agent: string, { format, value }: Output, names: Names): string {

@@ -56,6 +56,18 @@ function minute(): TrafficModel {
 }
 
 const model = minute()
+/** Two agents with interfaces of the same names. */
+const two = new TrafficModel({ windowMs: 10_000, flows: 1000 })
+for (let second = 0; second <= 12; second++) {
+  for (const agent of ['192.0.2.1', '192.0.2.2']) {
+    const ports = [
+      counters(2, { name: 'eth0', inOctets: BigInt(second * 1e6) }),
+      counters(3, { name: 'eth1' }),
+    ]
+    const samples = [flow({ queue: 1, depth: 3000, delay: 50_000 }), drop({}), ...ports]
+    two.take(datagram(samples, { agent, uptime: 1000 + second * 1000 }), second * 1000)
+  }
+}
 
 function scene(changes: Partial<Scene> = {}, choices: Partial<Choices> = {}): Scene {
   return {
@@ -98,12 +110,15 @@ suite('screens (UPDATE=1 rewrites)', () => {
       scene({ note: '3 datagrams lost' }, { filters: { ...START.filters, flows: 'nothing' }, paused: true }),
     ],
     ['queues-ascii-60x16', scene({ size: { columns: 60, rows: 16 }, unicode: false }, { tab: 'queues' })],
+    ['two-agents-interfaces', scene({}, { tab: 'interfaces' })],
+    ['two-agents-flows', scene({}, { flowKey: 5 })],
+    ['two-agents-queues', scene({}, { tab: 'queues' })],
     ['help', scene({}, { help: true })],
     ['too-small', scene({ size: { columns: 30, rows: 5 } })],
   ]
   for (const [name, view] of rows) {
     test(name, () => {
-      const { lines } = drawScreen(model, view)
+      const { lines } = drawScreen(name.startsWith('two-') ? two : model, view)
       const text = lines.map(line => `${plainText(line)}|`).join('\n')
       const golden = join(import.meta.dirname, 'screens', name)
       if (process.env.UPDATE === '1') writeFileSync(golden, `${text}\n`)
