@@ -19,6 +19,9 @@ import {
 import { Questions } from './questions.ts'
 import { qdiscsOf } from './queues.ts'
 
+/** The kernel answers at once: what has not come by then is lost, and holds back the questions behind it. */
+const SOCKET = { timeoutMs: 2000 } as const
+
 interface Ethtool {
   readonly questions: Questions
   readonly family: number
@@ -38,7 +41,10 @@ export class InterfaceStatistics {
   /** `namespace`: name or path of a network namespace; undefined for our own. Needs no privilege. */
   static async open(namespace?: string): Promise<InterfaceStatistics> {
     const open = (operation: string) =>
-      new Questions(NetlinkSocket.open(NETLINK_ROUTE, { namespace, strictChecking: true }), operation)
+      new Questions(
+        NetlinkSocket.open(NETLINK_ROUTE, { ...SOCKET, namespace, strictChecking: true }),
+        operation,
+      )
     const route = open('read the statistics of interfaces')
     try {
       const bridging = open('read the flow control of interfaces')
@@ -108,7 +114,7 @@ export class InterfaceStatistics {
 
 /** Undefined where the kernel has no ethtool netlink (before 5.6). */
 async function openEthtool(namespace: string | undefined): Promise<Ethtool | undefined> {
-  const socket = NetlinkSocket.open(NETLINK_GENERIC, { namespace })
+  const socket = NetlinkSocket.open(NETLINK_GENERIC, { ...SOCKET, namespace })
   const family = await resolveFamily(socket, ETHTOOL_FAMILY).catch((error: Error) => {
     socket.close()
     throw error

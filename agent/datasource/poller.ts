@@ -358,12 +358,15 @@ export class Poller {
     totals.pending++
     return new Promise(resolve => {
       let isLate = false
-      const timer = setTimeout(() => {
+      const giveUp = () => {
+        if (!asked.isPending) return
         isLate = true
         if (this.#isRunning) totals.timeouts++
         resolve(undefined)
         this.#fail(source, totals, this.#timedOut, new Error(`no answer within ${timeoutMs} ms`))
-      }, timeoutMs).unref()
+      }
+      // When the process stood still, the answer may be there and the timer comes first: it lets others go before.
+      const timer = setTimeout(() => setImmediate(giveUp).unref(), timeoutMs).unref()
       const end = (value: Value) => {
         clearTimeout(timer)
         asked.isPending = false
