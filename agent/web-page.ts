@@ -59,6 +59,7 @@ export class WebPage {
       },
       interfaces,
       agent: () => address() ?? 'unknown',
+      failed: error => this.#log.error({ err: error }, `the page has failed: ${error.message}`),
     })
     const isSocket = 'path' in web.listen
     this.#server = await serveHttp(web.listen, pageSite({ live, token: web.token, isSocket }))

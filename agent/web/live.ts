@@ -19,6 +19,8 @@ export interface PageFeed {
   tap(onDatagram: (bytes: Uint8Array) => void): PageTap
   interfaces(): Promise<readonly InterfaceStatus[]>
   agent(): string
+  /** The page has failed and is closed to those who look now: the agent goes on. */
+  failed(error: Error): void
 }
 
 const MOST_VIEWERS = 32
@@ -46,6 +48,7 @@ export class LivePage {
   #counted = { matched: 0, copied: 0 }
   #timer: NodeJS.Timeout | undefined
   #leaving: NodeJS.Timeout | undefined
+  #isTelling = false
 
   constructor(feed: PageFeed) {
     this.#feed = feed
@@ -70,7 +73,7 @@ export class LivePage {
       if (this.#viewers.size === 0) this.#leaving ??= setTimeout(() => this.#rest(), KEEP_MS).unref()
     })
     this.#run()
-    void this.#tell(viewer)
+    this.#tell(viewer)
     return true
   }
 
@@ -87,9 +90,19 @@ export class LivePage {
     const model = new TrafficModel({ windowMs: WINDOW_MS, flows: MOST_FLOWS })
     this.#model = model
     this.#counted = { matched: 0, copied: 0 }
-    this.#tap = this.#feed.tap(bytes => void model.take(bytes, performance.now()))
+    // Called in the middle of the agent's own work, which must not suffer from what is looked at.
+    this.#tap = this.#feed.tap(bytes => this.#guard(() => model.take(bytes, performance.now())))
     this.#timer = setInterval(() => void this.#tellAll(), TELL_MS)
     void this.#readInterfaces()
+  }
+
+  #guard(work: () => void): void {
+    try {
+      work()
+    } catch (error) {
+      this.stop()
+      this.#feed.failed(error as Error)
+    }
   }
 
   #rest(): void {
@@ -103,9 +116,11 @@ export class LivePage {
   }
 
   async #tellAll(): Promise<void> {
+    if (this.#isTelling) return
+    this.#isTelling = true
     this.#scale()
     await this.#readInterfaces()
-    this.#model?.advance(performance.now())
+    this.#isTelling = false
     for (const viewer of this.#viewers) this.#tell(viewer)
   }
 
@@ -119,16 +134,23 @@ export class LivePage {
   }
 
   async #readInterfaces(): Promise<void> {
-    const interfaces = await this.#feed.interfaces()
-    this.#model?.takeInterfaces(this.#feed.agent(), interfaces, performance.now())
+    try {
+      const interfaces = await this.#feed.interfaces()
+      this.#model?.takeInterfaces(this.#feed.agent(), interfaces, performance.now())
+    } catch {
+      // What the kernel does not tell now stands as it was; its age is shown.
+    }
   }
 
   #tell(viewer: Viewer): void {
     const { response, query, isOld } = viewer
-    if (this.#model === undefined || response.writableLength > BEHIND_BYTES) return
-    this.#model.advance(performance.now())
-    const snapshot = pageSnapshot(this.#model, this.#feed.agent(), query, !isOld)
-    viewer.isOld = true
-    response.write(`data: ${JSON.stringify(snapshot)}\n\n`)
+    const model = this.#model
+    if (model === undefined || response.writableLength > BEHIND_BYTES) return
+    this.#guard(() => {
+      model.advance(performance.now())
+      const snapshot = pageSnapshot(model, this.#feed.agent(), query, !isOld)
+      viewer.isOld = true
+      response.write(`data: ${JSON.stringify(snapshot)}\n\n`)
+    })
   }
 }

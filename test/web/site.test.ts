@@ -53,6 +53,7 @@ async function serve(context: TestContext, token?: string): Promise<Served> {
     },
     interfaces: async () => INTERFACES,
     agent: () => '192.0.2.1',
+    failed: error => assert.fail(error),
   })
   const site = pageSite({ live, token, isSocket: false })
   const server = await serveHttp({ host: '127.0.0.1', port: served.port }, site)
@@ -232,6 +233,41 @@ test('events: the past first, then a second at a time; a query chooses; names st
   await until('rest', () => !live.isRunning && served.taps === 0)
 })
 
+test('what fails costs the page, and never the agent', async context => {
+  const port = await freePort()
+  const failures: string[] = []
+  let tapped: ((bytes: Uint8Array) => void) | undefined
+  const live = new LivePage({
+    tap(onDatagram) {
+      tapped = onDatagram
+      return { counts: { matched: 0, copied: 0 }, end() {} }
+    },
+    interfaces: () => Promise.reject(new Error('the kernel does not answer')),
+    agent: () => '192.0.2.1',
+    failed: error => failures.push(error.message),
+  })
+  const server = await serveHttp(
+    { host: '127.0.0.1', port },
+    pageSite({ live, token: undefined, isSocket: false }),
+  )
+  context.after(() => {
+    live.stop()
+    server.close()
+  })
+  const told = await events(port, '/events', list => list.length > 1)
+  assert.deepEqual(told.at(-1)!.ports, [])
+  assert.deepEqual(failures, [])
+  // Something that no datagram can be: it has no length.
+  const seen = events(port, '/events', list => list.length > 0)
+  await until('viewer', () => live.viewers > 0)
+  await seen
+  tapped!(undefined as unknown as Uint8Array)
+  assert.equal(failures.length, 1)
+  assert.equal(live.isRunning, false)
+  // The next one begins anew.
+  assert.ok((await events(port, '/events', list => list.length > 0)).length > 0)
+})
+
 test('viewers who do not read, and too many of them, cost little', async context => {
   const served = await serve(context)
   const sockets: Socket[] = []
@@ -295,6 +331,7 @@ test('a Unix socket is open to whatever name it is called by', async context => 
     tap: () => ({ counts: { matched: 0, copied: 0 }, end() {} }),
     interfaces: async () => [],
     agent: () => '192.0.2.1',
+    failed: error => assert.fail(error),
   })
   const server = await serveHttp({ path }, pageSite({ live, token: undefined, isSocket: true }))
   context.after(() => server.close())

@@ -112,18 +112,14 @@ function draw(canvas, names, text) {
   context.fillText(text(greatest), 2, 11)
 }
 
-/** Colours as a canvas takes them: the browser works out light-dark() for a property, not for a variable. */
+/** Colours of the theme, as the style sheet has them. */
 const resolvedColours = new Map()
 function resolved(variable) {
   const known = resolvedColours.get(variable)
   if (known !== undefined) return known
-  const probe = document.createElement('span')
-  probe.style.color = `var(${variable})`
-  document.body.append(probe)
-  const { color } = getComputedStyle(probe)
-  probe.remove()
-  resolvedColours.set(variable, color)
-  return color
+  const colour = getComputedStyle(document.documentElement).getPropertyValue(variable).trim()
+  resolvedColours.set(variable, colour)
+  return colour
 }
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
   resolvedColours.clear()
