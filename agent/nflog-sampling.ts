@@ -40,7 +40,8 @@ export class NflogSampling {
   /** Starts, stops or goes on with other settings; the same settings again change nothing. */
   async change({ nflog, sampling, headerBytes }: NflogSettings): Promise<void> {
     this.#rate = sampling.rate
-    const settings = nflog && { nflog, headerBytes }
+    // As everywhere, 1 in 0 is none: the group is left to others.
+    const settings = nflog && sampling.rate > 0 ? { nflog, headerBytes } : undefined
     if (!isDeepStrictEqual(settings, this.#running?.settings)) {
       this.stop()
       if (settings !== undefined) await this.#start(settings)

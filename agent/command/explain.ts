@@ -219,7 +219,8 @@ export function explain(
     collectors: config.collectors,
     discovery: config.discovery,
     psampleGroups: groups,
-    nflog: config.nflog && explainNflog(config.nflog, config.sampling.rate),
+    nflog:
+      config.nflog && config.sampling.rate > 0 ? explainNflog(config.nflog, config.sampling.rate) : undefined,
     tcp: config.tcp !== undefined,
     json: config.json,
     pollingSeconds: polling.seconds,

@@ -1,6 +1,7 @@
 /** Packets that a firewall rule logs, all the way to the wire, and the group free again afterwards. */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { SFLOW_PORT } from '../../agent/wire/sflow/datagram.ts'
 import {
@@ -49,6 +50,14 @@ test('nflog', async t => {
   const bound = () =>
     execFileSync('ip', [...inHost, 'cat', '/proc/net/netfilter/nfnetlink_log'], { encoding: 'utf8' })
   assert.match(bound(), /^ +9 /m)
+  // 1 in 0 is none, and the group is free for others.
+  const { file } = await agent.line(/^running$/)
+  writeFileSync(
+    file as string,
+    `sFlow { sampling = 0 nflog { group = ${GROUP} } collector { ip = ${peer.mgmt0.ipv4} } }`,
+  )
+  agent.child.kill('SIGHUP')
+  await until('the group to be free', () => bound() === '')
   assert.equal((await agent.stop()).exit, 0)
   assert.equal(bound(), '')
 })
