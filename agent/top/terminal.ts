@@ -94,7 +94,8 @@ export class Terminal {
   /** Stops the program as Ctrl-Z does, with the terminal as it was; `fg` goes on. */
   suspend(): void {
     this.#restore()
-    process.kill(process.pid, 'SIGSTOP')
+    // All of the job: npx or a shell may have started it.
+    process.kill(0, 'SIGTSTP')
   }
 
   #enter(): void {

@@ -142,6 +142,21 @@ test('a signal and an error leave the terminal as it was, too', async context =>
   assert.match(none.screen(), /weir top: no agent answers at \/no\/such\/socket/)
 })
 
+test('Ctrl-Z gives the terminal back, and fg takes it again', async context => {
+  const port = await freePort()
+  const top = terminal(context, ['--listen', `127.0.0.1:${port}`], { under: 'exec bash --norc -i; :' })
+  await top.shows(/bash-\S+[#$]/)
+  top.press(`LC_ALL=C.UTF-8 ${process.execPath} ${MAIN} top --listen 127.0.0.1:${port}`, 'Enter')
+  await top.shows(/5-tuple/)
+  top.press('C-z')
+  assert.doesNotMatch(await top.shows(/Stopped/), /5-tuple/)
+  top.press('fg', 'Enter')
+  await top.shows(/5-tuple/)
+  top.press('q')
+  await until('shell', () => !/5-tuple/.test(top.screen()))
+  assert.match(top.screen(), /bash-\S+[#$] fg/)
+})
+
 test('a capture, and as text without a terminal', async context => {
   const folder = mkdtempSync(join(tmpdir(), 'weir-top-'))
   context.after(() => rmSync(folder, { recursive: true }))
