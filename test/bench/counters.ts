@@ -12,6 +12,7 @@ import { report } from './measure.ts'
 const INTERFACES = 4096
 const INTERVAL_SECONDS = 20
 const HOST_POLLS = 200
+const COLLECTOR = '198.51.100.2'
 
 export async function countersBench(): Promise<void> {
   await hostBench()
@@ -55,7 +56,10 @@ function interfacesBench(): void {
       [`link add a${i} type veth peer name b${i}`, `link set a${i} up`, `link set b${i} up`].join('\n'),
     )
     ip(lines.join('\n'), '-n', namespace, '-batch', '-')
-    ip('', '-n', namespace, 'link', 'set', 'lo', 'up')
+    // Behind the first cable a collector that takes what comes: the other end lets it fall.
+    ip('', '-n', namespace, 'address', 'add', '198.51.100.1/24', 'dev', 'a0')
+    const collector = ['neighbour', 'add', COLLECTOR, 'lladdr', '02:00:00:00:00:02', 'dev', 'a0']
+    ip('', '-n', namespace, ...collector)
     const self = [process.execPath, import.meta.filename, 'poll']
     spawnSync('ip', ['netns', 'exec', namespace, ...self], { stdio: 'inherit' })
   } finally {
@@ -66,8 +70,7 @@ function interfacesBench(): void {
 /** Run in the namespace: the first round is the start and is not counted. */
 async function poll(): Promise<void> {
   const file = 'counters.conf'
-  // The discard port of loopback: nobody is there, and each datagram is sent all the same.
-  const text = `sFlow { polling = ${INTERVAL_SECONDS} agentIP = 192.0.2.1 collector { ip = 127.0.0.1 } }\n`
+  const text = `sFlow { polling = ${INTERVAL_SECONDS} agentIP = 192.0.2.1 collector { ip = ${COLLECTOR} } }\n`
   const { config } = loadConfig(text, file)
   let samples = 0
   const onLine = (line: string) => {
