@@ -77,7 +77,7 @@ export class SystemdRuntime implements Runtime {
       state: STATE.running,
       groups: [groupInAll(group)],
       pid: undefined,
-      ...(processes === undefined ? {} : { processes: processes.replace('%s', group) }),
+      ...(processes === undefined ? {} : { processes: processes.replace('%s', () => group) }),
     }
   }
 }
