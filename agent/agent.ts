@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import { AgentAddress } from './agent-address.ts'
+import { EntityAnnotator } from './annotations/entities.ts'
 import { InnerHeaderAnnotator } from './annotations/inner-header.ts'
 import { VlanAnnotator } from './annotations/vlans.ts'
 import { ApplicationSources } from './application-sources.ts'
@@ -55,6 +56,7 @@ export class Agent {
   readonly #bridgeVlans: BridgeVlans
   readonly #vlans: VlanAnnotator
   readonly #innerHeader = new InnerHeaderAnnotator()
+  readonly #entities = new EntityAnnotator()
   readonly #tcp: TcpAnnotations
   readonly #sampler: Sampler
   readonly #counters: CountersWriter
@@ -168,6 +170,7 @@ export class Agent {
       log,
       interfaces: this.#interfaces,
       agentAddress: () => this.#address.address,
+      onMarked: groups => this.#entities.setEntities(groups),
     })
   }
 
@@ -383,6 +386,7 @@ export class Agent {
   readonly #accept = (sample: PacketSample): void => {
     this.#vlans.annotate(sample)
     this.#innerHeader.annotate(sample)
+    this.#entities.annotate(sample)
     if (!this.#tcp.hold(sample)) this.#sampler.accept(sample)
   }
 

@@ -1,5 +1,6 @@
 import { machine } from 'node:os'
 import { isDeepStrictEqual } from 'node:util'
+import type { AddressedEntity } from './annotations/entities.ts'
 import type { Config, VirtualConfig } from './config/config.ts'
 import { GroupFiles, type GroupFilesOptions } from './counters/control-group.ts'
 import { machineType, readHostUuid } from './counters/host-descr.ts'
@@ -39,6 +40,8 @@ const OS_LINUX = 2
 /** The runtimes by what they say of the machine: the first that is looked for counts as its role. */
 const ROLES = ['kvm', 'k8s', 'containerd', 'docker', 'systemd'] as const
 type RuntimeName = (typeof ROLES)[number]
+/** Those whose entities have addresses. A pod has those of its containers. */
+const MARKING = ['k8s', 'containerd', 'docker'] as const
 
 const NAMESPACES_AT_ONCE = 2
 /** For what all entities ask and hardly ever changes. */
@@ -61,6 +64,8 @@ export interface VirtualSourcesOptions {
   readonly interfaces: { readonly byIndex: ReadonlyMap<number, HostEnd & { readonly name: string }> }
   /** Names of units and pods are made UUIDs with the address that the agent has then. */
   readonly agentAddress: () => string | undefined
+  /** Told of those whose packets are to be marked, by runtime, whenever that may have changed. */
+  readonly onMarked: (groups: readonly (readonly AddressedEntity[])[]) => void
   /** Where /proc, /sys and /etc are; `/` if not given. */
   readonly root?: string
 }
@@ -76,6 +81,7 @@ export class VirtualSources {
   /** By UUID of the entity. */
   readonly #namespaces = new Map<string, Look>()
   readonly #machine: Pick<GroupFilesOptions, 'cgroups' | 'memory' | 'majors' | 'units'>
+  #config: VirtualConfig | undefined
   #pollingMs = 0
   #hostUuid = ''
   /** The agent address that UUIDs are made with: one that changes makes nobody another. */
@@ -108,6 +114,7 @@ export class VirtualSources {
 
   /** Starts, stops or goes on with other settings; a search whose settings are the same is left alone. */
   async change({ virtual, polling, uuid }: VirtualSettings): Promise<void> {
+    this.#config = virtual
     const pollingMs = polling.seconds * 1000
     if (this.#pollingMs !== pollingMs) {
       this.#pollingMs = pollingMs
@@ -132,12 +139,12 @@ export class VirtualSources {
         refreshMs: settings.refreshSeconds * 1000,
         forgetMs: settings.forgetSeconds * 1000,
         prepare: found => this.#prepare(found),
-        onDone: () => this.#namePorts(virtual),
+        onDone: () => this.#found(),
       })
       this.#searches.set(name, { settings, search })
       search.start()
     }
-    if (virtual.k8s === undefined) this.#podNames.clear()
+    this.#found()
   }
 
   /** May be called twice. */
@@ -259,13 +266,26 @@ export class VirtualSources {
     ]
   }
 
-  #namePorts({ k8s }: VirtualConfig): void {
-    if (k8s === undefined || !k8s.setIfName) return
+  /** Who is there may have changed. */
+  #found(): void {
     this.#podNames.clear()
-    for (const { uuid, name } of this.#registry.present('k8s')) {
-      for (const { ifIndex } of this.#namespaces.get(uuid)?.namespace?.adapters ?? []) {
-        if (ifIndex > 0) this.#podNames.set(ifIndex, name)
+    if (this.#config?.k8s?.setIfName) {
+      for (const { uuid, name } of this.#registry.present('k8s')) {
+        for (const { ifIndex } of this.#namespaces.get(uuid)?.namespace?.adapters ?? []) {
+          if (ifIndex > 0) this.#podNames.set(ifIndex, name)
+        }
       }
+    }
+    const marking = MARKING.filter(name => this.#config?.[name]?.markTraffic === true)
+    this.#options.onMarked(marking.map(name => this.#registry.present(name).map(one => this.#addressed(one))))
+  }
+
+  #addressed({ uuid, index }: Entity): AddressedEntity {
+    const namespace = this.#namespaces.get(uuid)?.namespace
+    return {
+      index,
+      addresses: namespace?.addresses ?? [],
+      macs: namespace?.adapters.map(({ mac }) => mac) ?? [],
     }
   }
 }

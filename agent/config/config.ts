@@ -263,11 +263,15 @@ export interface SystemdConfig extends SearchConfig {
 export interface ContainersConfig extends SearchConfig {
   /** Call a container by its host name. */
   readonly hostname: boolean
+  /** Tell of the containers that a sampled packet comes from and goes to. */
+  readonly markTraffic: boolean
 }
 
 export interface KubernetesConfig extends SearchConfig {
   /** Call the interfaces of pods by the names of the pods. */
   readonly setIfName: boolean
+  /** Tell of the pods that a sampled packet comes from and goes to. */
+  readonly markTraffic: boolean
 }
 
 export interface LibvirtConfig extends SearchConfig {

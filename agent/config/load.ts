@@ -358,13 +358,24 @@ function toVirtual(values: Values): VirtualConfig {
   })
   return {
     systemd: systemd && { ...search(systemd), socket: systemd.socket, processes: systemd.cgroup_procs },
-    docker: docker && { ...search(docker), socket: docker.socket, hostname: docker.hostname },
+    docker: docker && {
+      ...search(docker),
+      socket: docker.socket,
+      hostname: docker.hostname,
+      markTraffic: docker.markTraffic,
+    },
     containerd: containerd && {
       ...search(containerd),
       socket: containerd.socket,
       hostname: containerd.hostname,
+      markTraffic: containerd.markTraffic,
     },
-    k8s: k8s && { ...search(k8s), socket: k8s.unixsock, setIfName: k8s.setIfName },
+    k8s: k8s && {
+      ...search(k8s),
+      socket: k8s.unixsock,
+      setIfName: k8s.setIfName,
+      markTraffic: k8s.markTraffic,
+    },
     kvm: kvm && { ...search(kvm), socket: kvm.socket, uri: kvm.uri },
   }
 }

@@ -158,7 +158,7 @@ const rate = kind.int(0, 10_000_000)
 const seconds = kind.int(0, 300)
 
 const NO_PODS = 'interfaces of pods are sampled as all others are'
-const NO_MARKS = 'packet samples do not tell of containers and services yet'
+const NO_MARKS = 'a service has no addresses of its own that would tell its packets'
 const KERNEL_EVENTS = 'interfaces are followed by kernel events, at once'
 const vendor = (what: string) => `support for ${what} is not part of weir yet`
 
@@ -175,9 +175,11 @@ const containers = {
     'Seconds after which one that is gone is forgotten; else the top-level value.',
   ),
   hostname: setting(kind.onOff(), 'off', "Report the container's own host name in place of its name."),
-  markTraffic: setting(kind.onOff(), 'off', 'Add the container to the packet samples it causes.', {
-    inactive: NO_MARKS,
-  }),
+  markTraffic: setting(
+    kind.onOff(),
+    'off',
+    'Tell of the containers that a sampled packet comes from and goes to, by their addresses.',
+  ),
   socket: optional(path, '/run/podman/podman.sock', 'Unix socket to ask, where it is not the usual one.', {
     ours: true,
   }),
@@ -589,7 +591,7 @@ export const settings = {
         'Seconds between searches for services; else the top-level value.',
       ),
       dropPriv: setting(kind.onOff(), 'off', 'Give up privileges where possible.', {
-        inactive: 'weir has the privileges that it was started with',
+        inactive: 'weir gives up by itself what it does not need',
       }),
       markTraffic: setting(kind.onOff(), 'off', 'Add the service to the packet samples it causes.', {
         inactive: NO_MARKS,
@@ -621,9 +623,11 @@ export const settings = {
   ),
   k8s: block(
     {
-      markTraffic: setting(kind.onOff(), 'off', 'Add the pod to the packet samples it causes.', {
-        inactive: NO_MARKS,
-      }),
+      markTraffic: setting(
+        kind.onOff(),
+        'off',
+        'Tell of the pods that a sampled packet comes from and goes to, by their addresses.',
+      ),
       eof: setting(kind.onOff(), 'off', 'Go on without the helper program.', {
         inactive: 'weir asks the container runtime itself',
       }),

@@ -63,6 +63,9 @@ export interface PacketSample {
   /** Where the inner header of a tunnelled packet begins in the sampled header, and its virtual network; or ABSENT. */
   innerOffset: number
   innerVni: number
+  /** Data source indexes of the containers or pods that the packet comes from and goes to; 0 for none. */
+  sourceEntity: number
+  destinationEntity: number
   /** Samples the kernel is known to have lost since the previous one of this source. */
   lostBefore: number
 }
@@ -132,6 +135,8 @@ export function emptyPacketSample(): PacketSample {
     tcp: undefined,
     innerOffset: ABSENT,
     innerVni: ABSENT,
+    sourceEntity: 0,
+    destinationEntity: 0,
     lostBefore: 0,
   }
 }

@@ -4,6 +4,7 @@ import { countedDevices, type NetworkDevice } from '../counters/host-net-io.ts'
 import type { NamespaceDevices } from '../counters/virt-net-io.ts'
 import type { Interface } from '../interfaces.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../kernel/netlink-socket.ts'
+import { dumpAddresses, readAddress } from '../wire/netlink/rt-address.ts'
 import { dumpLinks, IFF, type Link, readLink } from '../wire/netlink/rt-link.ts'
 import { getNamespaceId, readNamespaceId } from '../wire/netlink/rt-netns.ts'
 
@@ -12,6 +13,8 @@ import { getNamespaceId, readNamespaceId } from '../wire/netlink/rt-netns.ts'
 export interface Namespace {
   readonly devices: NamespaceDevices
   readonly adapters: readonly GuestAdapter[]
+  /** Addresses that others reach it by. */
+  readonly addresses: readonly string[]
 }
 
 export interface GuestAdapter {
@@ -24,6 +27,7 @@ export interface GuestAdapter {
 export type HostEnd = Pick<Interface, 'ifIndex' | 'kind' | 'linkIfIndex' | 'linkNetnsId'>
 
 const MOST_ADAPTERS = 32
+const SCOPE_UNIVERSE = 0
 
 /**
  * Looks into the network namespace of a process. Undefined when it is ours too. Needs CAP_SYS_ADMIN, and the right to
@@ -44,8 +48,9 @@ export async function lookIntoNamespace(
   const inside = NetlinkSocket.open(NETLINK_ROUTE, { namespace: path, slots, strictChecking: true })
   const here = NetlinkSocket.open(NETLINK_ROUTE, { slots })
   try {
-    const [links, idOfUs, idOfThem] = await Promise.all([
+    const [links, addresses, idOfUs, idOfThem] = await Promise.all([
       inside.dump(dumpLinks(), 'list the interfaces of a container'),
+      inside.dump(dumpAddresses(), 'list the addresses of a container'),
       namespaceId(inside, process.pid),
       namespaceId(here, pid),
     ])
@@ -57,6 +62,10 @@ export async function lookIntoNamespace(
     }
     return {
       devices: { pid, counted: devicesOf(devices, idOfUs) },
+      addresses: addresses
+        .map(readAddress)
+        .filter(address => address !== undefined && address.scope === SCOPE_UNIVERSE)
+        .map(address => address!.address),
       adapters: devices
         .filter(({ adminUp, loopback, mac }) => adminUp && !loopback && mac !== undefined && MAC.test(mac))
         .map(({ ifIndex, mac }) => ({ ifIndex: ends.get(ifIndex) ?? 0, mac: mac! }))

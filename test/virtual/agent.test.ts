@@ -19,6 +19,7 @@ import {
   virtNetIo,
   virtNode,
 } from '../../agent/wire/sflow/counters/virtual.ts'
+import { extendedEntities } from '../../agent/wire/sflow/flow/application.ts'
 import {
   inNamespace,
   isCgroup1,
@@ -30,6 +31,7 @@ import {
 } from '../support/containers.ts'
 import {
   countersSamplesOf,
+  flowSamplesOf,
   ifIndexOf,
   ip,
   ipBatch,
@@ -38,6 +40,7 @@ import {
   makeLab,
   runWeir,
   sendFlow,
+  udpPortOf,
   until,
 } from '../support/lab.ts'
 import { startFakeSystemd, startUnitProcess } from '../support/systemd.ts'
@@ -123,7 +126,8 @@ test('containers, pods, virtual machines and services, as the kernel counts them
   uuid = ${UUID}
   collector { ip = ${peer.mgmt0.ipv4} }
   systemd { socket = ${systemd.socket} refreshVMs = 10 }
-  docker { socket = ${podman.socket} }
+  pcap { dev = cable0 sampling = 1 }
+  docker { socket = ${podman.socket} markTraffic = on }
   containerd { socket = ${containerd.socket} }
   k8s { unixsock = ${containerd.socket} }
   kvm { socket = ${libvirt.socket} }
@@ -229,6 +233,28 @@ test('containers, pods, virtual machines and services, as the kernel counts them
   )
   const traffic = findRecord(samplesOf(index).at(-1)!.records, virtNetIo)!
   assert.ok(traffic.bytes_in >= 50_000n && traffic.bytes_in > traffic.bytes_out)
+
+  // Sampled packets tell of the container; the host itself is none.
+  const entities = (port: number) =>
+    flowSamplesOf(collector)
+      .filter(sample => udpPortOf(sample) === port)
+      .map(({ records }) => findRecord(records, extendedEntities))
+  const container9 = await until('sampled packets to the container', () => {
+    const found = entities(9)
+    return found.length >= 50 && found
+  })
+  const toContainer = { src_ds_class: 0, src_ds_index: 0, dst_ds_class: LOGICAL, dst_ds_index: index }
+  assert.deepEqual(
+    container9,
+    container9.map(() => toContainer),
+  )
+  const from = { address: '203.0.114.2', port: 5002 }
+  sendFlow(inside, { from, to: { address: '203.0.114.1', port: 10 }, payloadBytes: 10, packets: 5 })
+  const back = await until('sampled packets of the container', () => {
+    const found = entities(10)
+    return found.length >= 5 && found
+  })
+  assert.deepEqual(back[0], { src_ds_class: LOGICAL, src_ds_index: index, dst_ds_class: 0, dst_ds_index: 0 })
 
   const shared = await named('shared')
   assert.equal(findRecord(shared.records, virtNetIo), undefined)

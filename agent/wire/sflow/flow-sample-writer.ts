@@ -34,6 +34,7 @@ const EXTENDED_TRANSIT = 1039
 const EXTENDED_QUEUE = 1040
 const EXTENDED_TIMESTAMP = 1043
 const EXTENDED_TCP_INFO = 2209
+const EXTENDED_ENTITIES = 2210
 
 /** Format of an output that is a discard reason. */
 const DISCARDED = 1
@@ -48,6 +49,9 @@ const SWITCH_RECORD_BYTES = 24
 /** Of a tunnel record, what is not addresses. */
 const TUNNEL_RECORD_BYTES = 32
 const TCP_RECORD_BYTES = 56
+const ENTITIES_RECORD_BYTES = 24
+/** Data source type of containers and pods. */
+const LOGICAL_ENTITY = 3
 const IPPROTO_UDP = 17
 
 /** Bytes that the sample takes without any header bytes: the least a datagram must have room for. */
@@ -68,6 +72,7 @@ export function flowSampleBytesWithoutHeader(sample: PacketSample): number {
   if (sample.tcp !== undefined) bytes += TCP_RECORD_BYTES
   if (sample.innerOffset >= 0) bytes += WORD_RECORD_BYTES
   if (sample.innerVni >= 0) bytes += WORD_RECORD_BYTES
+  if (sample.sourceEntity !== 0 || sample.destinationEntity !== 0) bytes += ENTITIES_RECORD_BYTES
   return bytes
 }
 
@@ -165,6 +170,10 @@ export function writeFlowSample(
       records++
     }
   }
+  if (sample.sourceEntity !== 0 || sample.destinationEntity !== 0) {
+    at = writeEntities(view, at, sample.sourceEntity, sample.destinationEntity)
+    records++
+  }
   view.setUint32(offset + 48, records)
   view.setUint32(offset + 4, at - offset - 8)
   return at
@@ -175,6 +184,17 @@ function writeWordRecord(view: DataView, at: number, format: number, value: numb
   view.setUint32(at + 4, 4)
   view.setUint32(at + 8, value)
   return at + WORD_RECORD_BYTES
+}
+
+/** An entity that is not known is 0:0. */
+function writeEntities(view: DataView, at: number, source: number, destination: number): number {
+  view.setUint32(at, EXTENDED_ENTITIES)
+  view.setUint32(at + 4, ENTITIES_RECORD_BYTES - 8)
+  view.setUint32(at + 8, source === 0 ? 0 : LOGICAL_ENTITY)
+  view.setUint32(at + 12, source)
+  view.setUint32(at + 16, destination === 0 ? 0 : LOGICAL_ENTITY)
+  view.setUint32(at + 20, destination)
+  return at + ENTITIES_RECORD_BYTES
 }
 
 function writeTcp(view: DataView, at: number, tcp: SampledTcp): number {
