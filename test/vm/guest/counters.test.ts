@@ -228,7 +228,7 @@ describe('interface counters', { skip: inGuest ? false : 'in a virtual machine o
 
   test('300 interfaces are polled in time', async t => {
     const count = 300
-    const intervalMs = 5000
+    const intervalMs = 10_000
     const lines = Array.from({ length: count }, (_, i) => `link add name bulk${i} up type dummy`)
     run('sh', '-c', `printf '%s\\n' "$1" | ip -batch -`, 'sh', lines.join('\n'))
     t.after(() => run('sh', '-c', `seq 0 ${count - 1} | sed 's/^/link del bulk/' | ip -batch -`))
@@ -238,6 +238,8 @@ describe('interface counters', { skip: inGuest ? false : 'in a virtual machine o
     const failures = new Map<string, number>()
     const poller = new Poller({
       ledger,
+      // An emulated machine that shares its processors: late is not lost.
+      timeoutMs: 5000,
       onFailure: ({ reader, error }) => {
         const text = `${reader}: ${error.message}`
         failures.set(text, (failures.get(text) ?? 0) + 1)
@@ -259,7 +261,7 @@ describe('interface counters', { skip: inGuest ? false : 'in a virtual machine o
     poller.start()
     await until('each interface polled once', () => polled.size === count, 60_000)
     polled.clear()
-    await until('each polled again', () => polled.size === count, 2 * intervalMs)
+    await until('each polled again', () => polled.size === count, 6 * intervalMs)
     const lost = ledger.entries().filter(({ count }) => count > 0)
     assert.deepEqual(lost, [], JSON.stringify({ lost, failures: [...failures], readers: poller.status() }))
   })
