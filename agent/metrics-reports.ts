@@ -140,7 +140,7 @@ function asRtmetrics({ name, type, points }: Family): Metric[] {
   return points.map(({ suffix, labels, value }) => {
     const isCount = suffix === '_total' && Number.isSafeInteger(value)
     return {
-      name: [`${name}${suffix}`, ...Object.values(labels)].join('.').slice(0, NAME_CHARACTERS),
+      name: [`${name}${suffix}`, ...Object.values(labels.values)].join('.').slice(0, NAME_CHARACTERS),
       metric: isCount ? { type: COUNTER64, value: BigInt(value) } : { type: DOUBLE, value },
     }
   })

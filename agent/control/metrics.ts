@@ -1,5 +1,4 @@
-import { type Labels, Metrics } from '../health/openmetrics.ts'
-import { printable } from '../health/printable.ts'
+import { type Labels, labelled, Metrics } from '../health/openmetrics.ts'
 import type { ProcessFigures } from '../health/process-figures.ts'
 import type { Status } from './status.ts'
 
@@ -7,10 +6,11 @@ import type { Status } from './status.ts'
 export function metricsOf(status: Status, figures: ProcessFigures): Metrics {
   const { agent, process, samples, collectors, sources, interfaces, drops, ledger } = status
   const metrics = new Metrics()
-  const { add, one } = bound(metrics)
+  const add = metrics.add.bind(metrics)
+  const one = metrics.one.bind(metrics)
 
   add('info', 'weir', 'The agent: its version, and what collectors know it by.', [
-    [{ version: agent.version, agent: agent.address ?? '', sub_agent: `${agent.subAgentId}` }, 1],
+    [labelled({ version: agent.version, agent: agent.address ?? '', sub_agent: `${agent.subAgentId}` }), 1],
   ])
   one('gauge', 'weir_uptime_seconds', 'Time since the agent started.', agent.uptimeSeconds)
   one(
@@ -41,15 +41,14 @@ export function metricsOf(status: Status, figures: ProcessFigures): Metrics {
   )
 
   add('counter', 'weir_samples', 'Samples written into datagrams, by class.', [
-    [{ class: 'flows' }, samples.flows],
-    [{ class: 'counters' }, samples.counters],
-    [{ class: 'drops' }, samples.drops],
+    [labelled({ class: 'flows' }), samples.flows],
+    [labelled({ class: 'counters' }), samples.counters],
+    [labelled({ class: 'drops' }), samples.drops],
   ])
   one('counter', 'weir_samples_merged', 'Flow samples merged into later ones.', samples.merged)
   one('counter', 'weir_datagrams', 'Datagrams closed for collectors.', samples.datagrams)
 
-  const ofSource = (value: (source: Status['sources'][number]) => number) =>
-    sources.map(source => [{ source: source.name }, value(source)] as const)
+  const ofSource = labelledBy(sources, ({ name }) => ({ source: name }))
   add(
     'counter',
     'weir_source_offered',
@@ -72,23 +71,22 @@ export function metricsOf(status: Status, figures: ProcessFigures): Metrics {
     'gauge',
     'weir_source_state',
     'What a source does: 1 with the state that it is in.',
-    sources.map(({ name, state }) => [{ source: name, state }, 1]),
+    sources.map(({ name, state }) => [labelled({ source: name, state }), 1]),
   )
   add(
     'counter',
     'weir_losses',
     'What was lost, by stage and cause; see weir status for what to do.',
-    ledger.losses.map(({ stage, cause, count }) => [{ stage, cause }, count]),
+    ledger.losses.map(({ stage, cause, count }) => [labelled({ stage, cause }), count]),
   )
   add(
     'gauge',
     'weir_ledger_difference',
     'What is not accounted for at a stage: 0, or there is a mistake in weir.',
-    ledger.identities.map(({ stage, difference }) => [{ stage }, difference]),
+    ledger.identities.map(({ stage, difference }) => [labelled({ stage }), difference]),
   )
 
-  const ofCollector = (value: (collector: Status['collectors'][number]) => number) =>
-    collectors.map(collector => [{ collector: collector.name }, value(collector)] as const)
+  const ofCollector = labelledBy(collectors, ({ name }) => ({ collector: name }))
   add(
     'gauge',
     'weir_collector_ok',
@@ -118,20 +116,20 @@ export function metricsOf(status: Status, figures: ProcessFigures): Metrics {
     'weir_collector_errors',
     'What the kernel refused and the network reported, by errno.',
     collectors.flatMap(({ name, errors }) =>
-      Object.entries(errors).map(([error, count]) => [{ collector: name, error }, count] as const),
+      Object.entries(errors).map(([error, count]) => [labelled({ collector: name, error }), count] as const),
     ),
   )
   add(
     'gauge',
     'weir_collector_age_seconds',
     'Time since a datagram was last taken.',
-    collectors.flatMap(({ name, ageSeconds }) =>
-      ageSeconds === undefined ? [] : [[{ collector: name }, ageSeconds] as const],
-    ),
+    ofCollector(({ ageSeconds }) => ageSeconds),
   )
 
-  const ofInterface = (value: (one: Status['interfaces'][number]) => number) =>
-    interfaces.map(port => [{ interface: port.name, ifindex: `${port.ifIndex}` }, value(port)] as const)
+  const ofInterface = labelledBy(interfaces, ({ name, ifIndex }) => ({
+    interface: name,
+    ifindex: `${ifIndex}`,
+  }))
   add(
     'counter',
     'weir_interface_samples',
@@ -154,49 +152,43 @@ export function metricsOf(status: Status, figures: ProcessFigures): Metrics {
     'gauge',
     'weir_interface_sampling_rate',
     'N of 1 in N, where weir places the sampler.',
-    interfaces.flatMap(({ name, ifIndex, rate }) =>
-      rate === null ? [] : [[{ interface: name, ifindex: `${ifIndex}` }, rate] as const],
-    ),
+    ofInterface(({ rate }) => rate ?? undefined),
   )
 
   const names = new Map(interfaces.map(({ ifIndex, name }) => [ifIndex, name]))
   const rows = drops?.by ?? []
-  const labels = ({ reason, ifIndex }: (typeof rows)[number]) => ({
+  const ofDrops = labelledBy(rows, ({ reason, ifIndex }) => ({
     reason,
     interface: ifIndex === 0 ? '' : (names.get(ifIndex) ?? `${ifIndex}`),
-  })
-  add(
-    'counter',
-    'weir_drops',
-    'Dropped packets seen.',
-    rows.map(row => [labels(row), row.offered]),
-  )
+  }))
+  add('counter', 'weir_drops', 'Dropped packets seen.', summed(ofDrops(({ offered }) => offered)))
   add(
     'counter',
     'weir_drops_suppressed',
     'Those of them that were not sent because of the limit.',
-    rows.map(row => [labels(row), row.suppressed]),
+    summed(ofDrops(({ suppressed }) => suppressed)),
   )
   return metrics
 }
 
-/** Names come from outside: nothing in a label is for a terminal to obey. */
-function bound(metrics: Metrics) {
-  const safe = (labels: Labels) =>
-    Object.fromEntries(Object.entries(labels).map(([name, value]) => [name, printable(value)]))
-  return {
-    add: (
-      type: 'counter' | 'gauge' | 'info',
-      name: string,
-      help: string,
-      points: readonly (readonly [Labels, number])[],
-    ) =>
-      metrics.add(
-        type,
-        name,
-        help,
-        points.map(([labels, value]) => [safe(labels), value] as const),
-      ),
-    one: metrics.one.bind(metrics),
+/** For several families of the same things: a point for each thing that has a value. */
+function labelledBy<T>(things: readonly T[], labelsOf: (thing: T) => Readonly<Record<string, string>>) {
+  const all = things.map(thing => ({ thing, labels: labelled(labelsOf(thing)) }))
+  return (valueFrom: (thing: T) => number | undefined): [Labels, number][] => {
+    const points: [Labels, number][] = []
+    for (const { thing, labels } of all) {
+      const value = valueFrom(thing)
+      if (value !== undefined) points.push([labels, value])
+    }
+    return points
   }
+}
+
+/** One point for all that have the same labels, as kinds of drops that are shown alike. */
+function summed(points: readonly [Labels, number][]): [Labels, number][] {
+  const byText = new Map<string, [Labels, number]>()
+  for (const [labels, value] of points) {
+    byText.set(labels.text, [labels, (byText.get(labels.text)?.[1] ?? 0) + value])
+  }
+  return [...byText.values()]
 }
