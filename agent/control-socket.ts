@@ -46,13 +46,16 @@ function filterOf(wanted: Wanted, known: ReadonlyMap<number, Interface>): TapFil
   const { send, interfaces, every, perSecond } = wanted
   return {
     classes: send,
-    interfaces:
-      interfaces && new Set(interfaces.flatMap(one => (typeof one === 'number' ? one : named(one, known)))),
+    interfaces: interfaces && indexesOf(interfaces, known),
     every,
     perSecond: perSecond === 0 ? Number.POSITIVE_INFINITY : perSecond,
   }
 }
 
-function named(name: string, known: ReadonlyMap<number, Interface>): number[] {
-  return [...known.values()].filter(port => port.name === name).map(({ ifIndex }) => ifIndex)
+function indexesOf(wanted: readonly (string | number)[], known: ReadonlyMap<number, Interface>): Set<number> {
+  const indexes = new Set(wanted.filter(one => typeof one === 'number'))
+  const names = new Set(wanted.filter(one => typeof one === 'string'))
+  if (names.size === 0) return indexes
+  for (const { name, ifIndex } of known.values()) if (names.has(name)) indexes.add(ifIndex)
+  return indexes
 }

@@ -96,7 +96,8 @@ export class SampleStream {
   }
 
   #report(): void {
-    this.#tap.change(this.#wanted)
+    // Names may stand for other interfaces by now.
+    if (this.#wanted.interfaces !== undefined) this.#tap.change(this.#wanted)
     const { passedOver, heldBack, lost } = this.counts()
     const now = [passedOver, heldBack, lost].join()
     if (now === this.#told || now === '0,0,0' || this.#socket.writableLength > WAITING_BYTES) return

@@ -173,6 +173,21 @@ test('weir status: text, JSON, watch, warnings, hostile names, and exit status',
   })
   assert.match(bad.out, /^warning: /m)
 
+  // A stream follows a name to the interface that has it, also to one that comes later.
+  const reader = await connect(t, socket)
+  let copies = 0
+  await reader.subscribe(
+    { send: ['counters'], interfaces: ['late0'] },
+    {
+      onDatagram: one => {
+        copies += decodeDatagram(one).samples.length
+      },
+    },
+  )
+  ip(`-n ${host.namespace} link add late0 type veth peer name late1`)
+  ip(`-n ${host.namespace} link set late0 up`)
+  await until('counters of the interface', () => copies > 0)
+
   const watching = runWeir(t, [], ['status', '--socket', socket, '--watch'])
   await until('three screens', () => watching.stdout.split('agent address').length > 3)
   await agent.stop()

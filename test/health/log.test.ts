@@ -1,5 +1,7 @@
 /** What the log says, to whom, and in which form. */
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { createLogger, RateLimitedLog, recentProblems } from '../../agent/health/log.ts'
 import { readLogLevels } from '../../agent/health/log-levels.ts'
@@ -38,6 +40,24 @@ describe('the log', () => {
       'TIME info  pcap: a\\x1b[31m"b\\n\\x9b2J\\u202e\\u{e0041} is sampled (interface=a\\x1b[31m"b\\n\\x9b2J\\u202e\\u{e0041}, rate=400)\n',
       'TIME error no part\n',
     ])
+  })
+
+  const onTerminal = (before: string) => {
+    const program = `import { fstatSync } from 'node:fs'
+      import { createLogger } from '${join(import.meta.dirname, '../../agent/health/log.ts')}'
+      ${before}
+      createLogger('info').warn({ part: 'x' }, 'said')`
+    const command = `${process.execPath} --input-type=module-typescript -e "$PROGRAM"`
+    const environment = { ...process.env, PROGRAM: program, JOURNAL_STREAM: '', NO_COLOR: '' }
+    return execFileSync('script', ['-qec', command, '/dev/null'], { encoding: 'utf8', env: environment })
+  }
+
+  test('a terminal gets text, systemd and a pipe get JSON', () => {
+    assert.match(onTerminal(''), /^\d\d:\d\d:\d\d\.\d{3} \S*warn \S* ?x: said\r\n$/)
+    const journal = 'const { dev, ino } = fstatSync(2); process.env.JOURNAL_STREAM = dev + ":" + ino'
+    assert.match(onTerminal(journal), /^\{"level":40,/)
+    // One that was redirected away from the journal is a terminal again.
+    assert.match(onTerminal("process.env.JOURNAL_STREAM = '1:2'"), / x: said/)
   })
 
   test('the last warnings are kept, a bounded number of them', () => {
