@@ -16,9 +16,9 @@ const PACKETS_PER_SECOND = 200_000
 const TICK_MS = 5
 const FRAME_BYTES = 100
 const COLLECTOR_PORT = 6343
-const STATISTICS = '/proc/sys/kernel/bpf_stats_enabled'
+export const STATISTICS = '/proc/sys/kernel/bpf_stats_enabled'
 /** enum bpf_prog_type. */
-const PROGRAM_TYPE = { classifier: 3, tracing: 26 } as const
+export const PROGRAM_TYPE = { classifier: 3, tracing: 26 } as const
 const WITHOUT_BPF = ['setpriv', '--bounding-set=-sys_admin,-bpf', '--inh-caps=-sys_admin,-bpf']
 
 export async function bpfBench(): Promise<void> {
@@ -195,7 +195,7 @@ interface ProgramTime {
 }
 
 /** What the kernel has measured of the programs of a process, which it shows with their descriptors. */
-function programTime(pid: number | undefined, type: number): ProgramTime {
+export function programTime(pid: number | undefined, type: number): ProgramTime {
   let nanoseconds = 0
   let runs = 0
   for (const descriptor of pid === undefined ? [] : readdirSync(`/proc/${pid}/fdinfo`)) {
@@ -207,6 +207,6 @@ function programTime(pid: number | undefined, type: number): ProgramTime {
   return { nanoseconds, runs }
 }
 
-function perRun(before: ProgramTime, after: ProgramTime): number {
+export function perRun(before: ProgramTime, after: ProgramTime): number {
   return (after.nanoseconds - before.nanoseconds) / (after.runs - before.runs)
 }
