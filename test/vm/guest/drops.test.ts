@@ -67,8 +67,9 @@ test('by BPF and by the drop monitor at the same time', async t => {
     await agent.line(/^listening for dropped packets/)
     return { source, agent, collector }
   }
-  const observers = await Promise.all([observe('eBPF', 6343), observe('drop monitor', 6344)])
-  const [bpf, monitor] = observers as [Observer, Observer]
+  const bpf = await observe('eBPF', 6343)
+  const monitor = await observe('drop monitor', 6344)
+  const observers = [bpf, monitor]
   await provoke(t, lab, prepareDrops(t, lab), observers)
 
   await t.test('BPF: packets that were made here, which the drop monitor does not see', async () => {
@@ -165,7 +166,7 @@ test('by BPF and by the drop monitor at the same time', async t => {
       assert.ok(status.leftOut.hidden! > 0, 'the hidden trap')
     }
   })
-  for (const { collector, source } of [bpf, monitor]) {
+  for (const { collector, source } of observers) {
     const delays = dropsOf(collector)
       .map(({ time, nanoseconds }) => time - Number(nanoseconds / 1_000_000n))
       .sort((a, b) => a - b)
@@ -179,6 +180,8 @@ test('by BPF and by the drop monitor at the same time', async t => {
 async function otherUser(t: TestContext) {
   const socket = NetlinkSocket.open(NETLINK_GENERIC)
   const { id } = (await resolveFamily(socket, 'NET_DM'))!
+  // A test that failed may have left it on.
+  for (const feed of ['software', 'hardware'] as const) await socket.request(stopDropMonitor(id, feed))
   t.after(async () => {
     await socket.request(stopDropMonitor(id, 'software'))
     socket.close()
