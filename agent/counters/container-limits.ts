@@ -17,6 +17,8 @@ export interface ContainerLimits {
   readonly swapUsed: bigint
   /** CPUs' worth of time; a fraction is possible. */
   readonly cpus: number | undefined
+  /** What its processes have used, milliseconds. */
+  readonly used: { readonly user: bigint; readonly system: bigint } | undefined
 }
 
 /** Files of one version, in its folders. */
@@ -100,13 +102,14 @@ async function groupsOf(root: string, process: string): Promise<ReadonlyMap<stri
 async function readLimits(root: string, layout: Layout): Promise<ContainerLimits> {
   const { memory: folder } = layout
   const number = (name: string) => readNumber(root, join(folder, name))
-  const [memory, used, swapLimit, swapUsed, stat, cpus] = await Promise.all([
+  const [memory, used, swapLimit, swapUsed, stat, cpus, cpuUsed] = await Promise.all([
     number(layout.limit),
     number(layout.used),
     number(layout.swapLimit),
     number(layout.swapUsed),
     readTextFileIfAny(root, join(folder, 'memory.stat')),
     layout === VERSION_2 ? readCpuMax(root, layout.cpu) : readCpuQuota(root, layout.cpu),
+    layout === VERSION_2 ? readCpuStat(root, layout.cpu) : readCpuAccount(root),
   ])
   const figure = (name: string) => {
     const match = new RegExp(`^${name} (\\d+)$`, 'm').exec(stat?.text ?? '')
@@ -125,7 +128,25 @@ async function readLimits(root: string, layout: Layout): Promise<ContainerLimits
     swap: swapOnly(swapLimit, memory),
     swapUsed: swapOnly(swapUsed, used) ?? 0n,
     cpus,
+    used: cpuUsed,
   }
+}
+
+/** `cpu.stat`: names and microseconds. */
+async function readCpuStat(root: string, folder: string): Promise<ContainerLimits['used']> {
+  const file = await readTextFileIfAny(root, join(folder, 'cpu.stat'))
+  const figure = (name: string) => new RegExp(`^${name}_usec (\\d+)$`, 'm').exec(file?.text ?? '')?.[1]
+  const [user, system] = [figure('user'), figure('system')]
+  if (user === undefined || system === undefined) return undefined
+  return { user: BigInt(user) / 1000n, system: BigInt(system) / 1000n }
+}
+
+/** Nanoseconds (Linux 4.6). */
+async function readCpuAccount(root: string): Promise<ContainerLimits['used']> {
+  const number = (name: string) => readNumber(root, join('sys/fs/cgroup/cpuacct', name))
+  const [user, system] = await Promise.all([number('cpuacct.usage_user'), number('cpuacct.usage_sys')])
+  if (user === undefined || system === undefined) return undefined
+  return { user: user / 1_000_000n, system: system / 1_000_000n }
 }
 
 /** Undefined for a file that is not there and for `max`: no limit. */

@@ -20,6 +20,7 @@ export function hostCpuReader(
   units: () => Promise<KernelUnits>,
   limits: () => Promise<ContainerLimits | undefined>,
 ): CounterReader<typeof hostCpu> {
+  let lastIdleMs = 0n
   return {
     record: hostCpu,
     async read() {
@@ -31,10 +32,11 @@ export function hostCpuReader(
         units(),
         limits(),
       ])
-      const times = parseStat(stat, ticksPerSecond)
+      const host = parseStat(stat, ticksPerSecond)
+      const times = withinLimits(host, within, uptimeMs(uptime), lastIdleMs)
+      lastIdleMs = times.idleMs
       return {
-        ...times,
-        cpu_num: cpusWithin(times.cpu_num, within),
+        ...times.times,
         ...parseLoadavg(loadavg),
         cpu_speed: clock,
         uptime: parseUptime(uptime),
@@ -43,9 +45,40 @@ export function hostCpuReader(
   }
 }
 
-/** A container has as many CPUs as its share comes to. The times are those of the host, all CPUs together. */
-function cpusWithin(cpus: number, limits: ContainerLimits | undefined): number {
-  return Math.min(cpus, Math.max(1, Math.ceil(limits?.cpus ?? cpus)))
+/**
+ * A container with less than all CPUs has as many as its share comes to, and the time that its processes have used. What
+ * it could have used besides is idle; bursts beyond its share do not let that go back. The kernel tells no other times of a
+ * group.
+ */
+export function withinLimits(
+  host: Times,
+  limits: ContainerLimits | undefined,
+  upMs: number,
+  lastIdleMs: bigint,
+): { readonly times: Times; readonly idleMs: bigint } {
+  const { cpus = host.cpu_num, used } = limits ?? {}
+  if (cpus >= host.cpu_num) return { times: host, idleMs: 0n }
+  const times = { ...host, cpu_num: Math.max(1, Math.ceil(cpus)) }
+  if (used === undefined) return { times, idleMs: 0n }
+  const { user, system } = used
+  const left = BigInt(Math.round(cpus * upMs)) - user - system
+  const idleMs = left > lastIdleMs ? left : lastIdleMs
+  return {
+    times: {
+      ...times,
+      cpu_user: low32(user),
+      cpu_nice: UNKNOWN32,
+      cpu_system: low32(system),
+      cpu_idle: low32(idleMs),
+      cpu_wio: UNKNOWN32,
+      cpu_intr: UNKNOWN32,
+      cpu_sintr: UNKNOWN32,
+      cpu_steal: UNKNOWN32,
+      cpu_guest: UNKNOWN32,
+      cpu_guest_nice: UNKNOWN32,
+    },
+    idleMs,
+  }
 }
 
 type Times = Omit<HostCpu, keyof ReturnType<typeof parseLoadavg> | 'cpu_speed' | 'uptime'>
@@ -132,6 +165,12 @@ export function parseLoadavg(file: TextFile) {
     proc_run: Math.max(running - 1, 0),
     proc_total: total,
   }
+}
+
+/** Milliseconds since boot. */
+function uptimeMs(file: TextFile): number {
+  parseUptime(file)
+  return Math.round(Number.parseFloat(file.text) * 1000)
 }
 
 /** `1981.83 3701.28`: seconds since boot, idle seconds of all CPUs. */

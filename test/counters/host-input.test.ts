@@ -4,9 +4,12 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } f
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
+import type { ContainerLimits } from '../../agent/counters/container-limits.ts'
+import { withinLimits } from '../../agent/counters/host-cpu.ts'
 import { hostReaders } from '../../agent/counters/host-readers.ts'
 import { FileFormatError } from '../../agent/kernel/files.ts'
 import type { HostCpu, HostMemory } from '../../agent/wire/sflow/counters/host.ts'
+import { UNKNOWN32 } from '../../agent/wire/struct.ts'
 import { HOSTS, openHost } from './captured-host.ts'
 
 /** A copy of a captured host with files replaced or (undefined) removed. */
@@ -112,10 +115,14 @@ async function memoryOf(root: string): Promise<HostMemory> {
   return outcome.value as HostMemory
 }
 
-async function cpusOf(root: string): Promise<number> {
+async function cpuOf(root: string): Promise<HostCpu> {
   const outcome = (await outcomes(root, 'container')).get('host_cpu')!
   if ('error' in outcome) throw outcome.error
-  return (outcome.value as HostCpu).cpu_num
+  return outcome.value as HostCpu
+}
+
+async function cpusOf(root: string): Promise<number> {
+  return (await cpuOf(root)).cpu_num
 }
 
 const MEMINFO =
@@ -172,6 +179,42 @@ describe('a container has what it may use', () => {
       assert.equal(await cpusOf(root), 2)
     })
   }
+
+  test('its processor time is that of its processes, and what it could have used besides is idle', async t => {
+    for (const files of [
+      {
+        ...VERSION_2,
+        [`${GROUP_2}/cpu.stat`]: 'usage_usec 9\nuser_usec 40000999\nsystem_usec 20000000\nnr_periods 1\n',
+      },
+      {
+        ...VERSION_1,
+        'sys/fs/cgroup/cpuacct/cpuacct.usage_user': '40000999000\n',
+        'sys/fs/cgroup/cpuacct/cpuacct.usage_sys': '20000000000\n',
+      },
+    ]) {
+      const root = change(t, 'container', { ...files, 'proc/uptime': '100.50 700.00\n' })
+      const { cpu_num, cpu_user, cpu_system, cpu_idle, cpu_nice, cpu_wio, uptime } = await cpuOf(root)
+      // One and a half CPUs for 100.5 s are 150.75 s.
+      assert.deepEqual([cpu_num, cpu_user, cpu_system, cpu_idle], [2, 40_000, 20_000, 90_750])
+      assert.deepEqual([cpu_nice, cpu_wio, uptime], [UNKNOWN32, UNKNOWN32, 100])
+    }
+  })
+
+  test('idle time does not go back after a burst, and starts again from nothing', () => {
+    const host = { cpu_num: 8 } as Parameters<typeof withinLimits>[0]
+    const limits = (user: bigint) => ({ cpus: 1, used: { user, system: 0n } }) as ContainerLimits
+    let idle = 0n
+    const next = (user: bigint, upMs: number) => {
+      const { times, idleMs } = withinLimits(host, limits(user), upMs, idle)
+      idle = idleMs
+      return times.cpu_idle
+    }
+    assert.equal(next(1000n, 10_000), 9000)
+    assert.equal(next(4000n, 11_000), 9000)
+    assert.equal(next(4500n, 20_000), 15_500)
+    idle = 0n
+    assert.equal(next(99_000n, 20_000), 0)
+  })
 
   const unlimited = { mem_total: 8_000_000n * 1024n, mem_free: 4_000_000n * 1024n }
   const cases: [name: string, files: Record<string, string | undefined>, cpus: number][] = [
