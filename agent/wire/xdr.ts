@@ -101,32 +101,43 @@ export interface Problem {
   readonly message: string
 }
 
+const NO_PATH: readonly string[] = []
+
 /**
  * Reads fields one after another. Offsets are those of the whole datagram also in a part of it, because a part
  * is a window on the same bytes. Byte fields are views of the input, not copies.
  */
 export class Reader {
-  readonly path: readonly string[]
   /** Collected by this reader and all its parts. */
   readonly problems: Problem[]
   readonly end: number
   offset: number
   readonly #bytes: Uint8Array
   readonly #view: DataView
+  /** Of a part put together only when it is asked for: hardly any datagram is wrong. */
+  #path: readonly string[] | undefined
+  #whole: Reader | undefined
+  #step = ''
 
   constructor(
     bytes: Uint8Array,
-    path: readonly string[] = [],
+    path: readonly string[] = NO_PATH,
     offset = 0,
     end = bytes.length,
     problems: Problem[] = [],
+    view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength),
   ) {
     this.#bytes = bytes
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-    this.path = path
+    this.#view = view
+    this.#path = path
     this.offset = offset
     this.end = end
     this.problems = problems
+  }
+
+  get path(): readonly string[] {
+    this.#path ??= [...this.#whole!.path, this.#step]
+    return this.#path
   }
 
   get left(): number {
@@ -135,7 +146,11 @@ export class Reader {
 
   /** A reader for the bytes from here to `end`, one step deeper in the path. This reader stays where it is. */
   part(step: string, end: number): Reader {
-    return new Reader(this.#bytes, [...this.path, step], this.offset, end, this.problems)
+    const part = new Reader(this.#bytes, undefined, this.offset, end, this.problems, this.#view)
+    part.#path = undefined
+    part.#whole = this
+    part.#step = step
+    return part
   }
 
   u32(name: string): number {

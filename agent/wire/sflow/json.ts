@@ -25,12 +25,15 @@ export function datagramToJson(datagram: DecodedDatagram): Json {
 
 /** A value read by a declaration. */
 export function valueToJson(value: unknown): Json {
+  if (typeof value === 'number') return Number.isFinite(value) ? value : String(value)
+  if (typeof value === 'string') return value
   if (typeof value === 'bigint') return value.toString()
-  if (typeof value === 'number' && !Number.isFinite(value)) return String(value)
   if (value instanceof Uint8Array) return toHex(value)
   if (Array.isArray(value)) return value.map(valueToJson)
   if (typeof value === 'object' && value !== null) {
-    return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, valueToJson(field)]))
+    const json: Record<string, Json> = {}
+    for (const name of Object.keys(value)) json[name] = valueToJson((value as Record<string, unknown>)[name])
+    return json
   }
   return value as Json
 }
