@@ -51,16 +51,22 @@ export class MetricsReports {
     )
   }
 
-  /** Starts, stops or goes on with other settings; `sendMs` is the time between two samples. */
+  /** Starts, stops or goes on with other settings; `sendMs` is the time between two samples. Fails when it cannot listen. */
   async change(metrics: MetricsConfig | undefined, sendMs: number): Promise<void> {
     clearInterval(this.#timer)
     this.#timer = undefined
     if (!isDeepStrictEqual(metrics, this.#current)) {
       this.stop()
-      this.#current = metrics
       if (metrics === undefined) return
       this.#figures = new ProcessFigures()
-      if (metrics.listen !== undefined) await this.#listen(metrics.listen)
+      try {
+        if (metrics.listen !== undefined) await this.#listen(metrics.listen)
+      } catch (error) {
+        // Tried again with the next change of the configuration.
+        this.stop()
+        throw error
+      }
+      this.#current = metrics
     }
     if (metrics?.send && sendMs > 0) this.#timer = setInterval(() => this.#send(), sendMs)
   }

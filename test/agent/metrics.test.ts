@@ -1,13 +1,23 @@
 /** The figures of a running agent, as OpenMetrics and in the stream, and what asks for them badly. */
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { SFLOW_PORT } from '../../agent/wire/sflow/datagram.ts'
 import { rtmetric } from '../../agent/wire/sflow/samples.ts'
-import { ip, listen, makeLab, RunningAgent, sendFlow, sink, startAgent, until } from '../support/lab.ts'
+import {
+  ip,
+  listen,
+  makeLab,
+  RunningAgent,
+  runWeir,
+  sendFlow,
+  sink,
+  startAgent,
+  until,
+} from '../support/lab.ts'
 import { readOpenMetrics } from '../support/openmetrics.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
@@ -142,16 +152,29 @@ test('metrics: well-formed, right, in the stream too, and safe from those who as
   await Promise.all(half)
   assert.equal((await get(socket)).status, 200)
 
-  // At a port, which is the namespace's own.
   const { exit } = await agent.stop()
   assert.equal(exit, 0)
   assert.equal(existsSync(socket), false)
 
-  const second = startAgent(t, lab, settings('127.0.0.1:9143'))
+  // At a port, which is the namespace's own; and no longer, when the configuration says so.
+  const file = join(folder, 'second.conf')
+  const configure = (metrics: string) =>
+    writeFileSync(file, `sFlow { collector { ip = ${peer.mgmt0.ipv4} } ${metrics} }`)
+  configure('metrics { listen = 127.0.0.1:9143 }')
+  const inside = ['ip', 'netns', 'exec', host.namespace] as const
+  const second = runWeir(t, inside, ['run', '-f', file])
   await second.line(/^metrics are at 127\.0\.0\.1 port 9143/)
   const script =
     "fetch('http://127.0.0.1:9143/metrics').then(r => r.text()).then(t => process.stdout.write(t))"
-  const asking = new RunningAgent(t, ['ip', 'netns', 'exec', host.namespace, process.execPath, '-e', script])
-  assert.equal(await asking.ended, 0)
-  assert.ok(readOpenMetrics(asking.stdout).length > 20)
+  const ask = async () => {
+    const asking = new RunningAgent(t, [...inside, process.execPath, '-e', script])
+    return { exit: await asking.ended, text: asking.stdout }
+  }
+  const answer = await ask()
+  assert.equal(answer.exit, 0)
+  assert.ok(readOpenMetrics(answer.text).length > 20)
+  configure('')
+  second.child.kill('SIGHUP')
+  await second.line(/^the configuration has changed$/)
+  await until('refusal', async () => (await ask()).exit === 1)
 })
