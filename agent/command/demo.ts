@@ -107,7 +107,7 @@ async function show(
   writeFileSync(
     conf,
     `sFlow {\n  sampling = ${SAMPLING}\n  sampling.bps_ratio = 0\n  polling = ${POLLING}\n  agentIP = ${router.lan.ipv4}\n` +
-      `  collector { ip = 127.0.0.1 udpport = ${COLLECTOR_PORT} }\n  ${source}\n}\n`,
+      `  collector { ip = 127.0.0.1 udpport = ${COLLECTOR_PORT} }\n  dropmon { }\n  ${source}\n}\n`,
   )
 
   const report = new DemoReport()

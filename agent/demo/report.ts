@@ -192,7 +192,7 @@ export class DemoReport {
     const key = [
       input,
       out,
-      PROTOCOLS[packet.ip_protocol ?? 0] ?? packet.ip_protocol,
+      PROTOCOLS[packet.ip_protocol ?? -1] ?? packet.ip_protocol ?? 'other',
       end(packet.src_ip, packet.src_port),
       end(packet.dst_ip, packet.dst_port),
     ].join(' ')

@@ -12,7 +12,9 @@ import {
   extendedTransit,
 } from '../../agent/wire/sflow/flow/forwarding.ts'
 import { sampledHeader } from '../../agent/wire/sflow/flow/header.ts'
+import type { FlowSample } from '../../agent/wire/sflow/samples.ts'
 import {
+  type ArrivedSample,
   type Collector,
   discardsOf,
   flowSamplesOf,
@@ -28,6 +30,8 @@ import { ip4Header } from '../support/packets.ts'
 
 const PACKETS = 20
 const BYTES = 1000
+/** IP protocol for experiments. */
+const PROTOCOL = 253
 const FAR_AWAY = '198.51.100.9'
 
 function tc({ host }: Lab, line: string): string {
@@ -40,36 +44,57 @@ function send({ host, peer }: Lab): void {
   packet.write(host.eth0.mac.replaceAll(':', ''), 0, 'hex')
   packet.write(peer.eth0.mac.replaceAll(':', ''), 6, 'hex')
   packet.writeUInt16BE(0x0800, 12)
-  packet.set(ip4Header({ bytes: BYTES - 14, protocol: 253, from: peer.eth0.ipv4, to: FAR_AWAY }), 14)
+  packet.set(ip4Header({ bytes: BYTES - 14, protocol: PROTOCOL, from: peer.eth0.ipv4, to: FAR_AWAY }), 14)
   sendFrames(peer.namespace, peer.eth0.ifIndex, packet, PACKETS)
 }
 
-/** What the queue has no room for is reported as dropped, and so is the output of its flow sample. */
-async function expectDrops(lab: Lab, collector: Collector): Promise<void> {
+/** Samples of what send() sends. */
+function received({ host }: Lab, collector: Collector): ArrivedSample<FlowSample>[] {
+  return flowSamplesOf(collector).filter(
+    sample => sample.value.input.value === host.eth0.ifIndex && isOurs(sample),
+  )
+}
+
+function isOurs({ records }: Pick<ArrivedSample<unknown>, 'records'>): boolean {
+  return findRecord(records, sampledHeader)!.header[23] === PROTOCOL
+}
+
+/** What the queue has no room for is reported as dropped, and so is the output of its flow sample. Gives the number. */
+async function expectDrops(lab: Lab, collector: Collector): Promise<number> {
   const { eth0, mgmt0 } = lab.host
   tc(lab, `qdisc replace dev mgmt0 root tbf rate 8mbit burst ${BYTES} limit ${2 * BYTES}`)
+  const before = received(lab, collector).length
   send(lab)
-  const [{ drops }] = JSON.parse(tc(lab, '-s -j qdisc show dev mgmt0')) as [{ drops: number }]
-  assert.ok(drops > PACKETS / 2, `${drops} dropped`)
+  await until('all samples', () => received(lab, collector).length >= before + PACKETS)
   const NO_BUFFER_SPACE = 259
   const DISCARDED = { format: 1, value: NO_BUFFER_SPACE }
-  const flows = () => flowSamplesOf(collector).filter(({ value }) => value.output.format === DISCARDED.format)
-  await until('all drops', () => discardsOf(collector).length >= drops && flows().length >= drops)
-  const reported = discardsOf(collector)
-  assert.deepEqual([reported.length, flows().length], [drops, drops])
+  const flows = received(lab, collector).filter(({ value }) => value.output.format === DISCARDED.format)
+  const drops = flows.length
+  assert.ok(drops > PACKETS / 2, `${drops} dropped`)
+  await until('all drops', () => discardsOf(collector).length >= drops)
+  // The host may have lost something of its own there.
+  const reported = discardsOf(collector).filter(isOurs)
+  assert.equal(reported.length, drops)
   for (const [i, { value, records }] of reported.entries()) {
     const { inputifindex, outputifindex, reason } = value
     assert.deepEqual([inputifindex, outputifindex, reason], [eth0.ifIndex, mgmt0.ifIndex, NO_BUFFER_SPACE])
     assert.match(findRecord(records, extendedLinuxDropReason)!.reason, /QDISC/)
-    assert.equal(findRecord(records, extendedEgressQueue)!.queue, 0)
-    const flow = flows()[i]!
+    const flow = flows[i]!
     assert.deepEqual(flow.value.output, DISCARDED)
-    assert.deepEqual(findRecord(records, sampledHeader), findRecord(flow.records, sampledHeader))
+    // Where it is dropped its link header is that of the way out, and before that of the way in.
+    const packet = (all: typeof records) => findRecord(all, sampledHeader)!.header.subarray(14, 22)
+    assert.deepEqual(packet(records), packet(flow.records))
   }
+  return drops
 }
 
-for (const transit of ['on', 'off']) {
-  test(`a router with transit = ${transit}`, async t => {
+const ROUTERS = [
+  { name: 'transit = on', transit: 'on', others: '' },
+  { name: 'transit = on, and dropmon', transit: 'on', others: 'dropmon { }' },
+  { name: 'transit = off', transit: 'off', others: '' },
+]
+for (const { name, transit, others } of ROUTERS) {
+  test(`a router with ${name}`, async t => {
     const lab = makeLab(t)
     const { host, peer } = lab
     ip(`netns exec ${host.namespace} sysctl -qw net.ipv4.ip_forward=1`)
@@ -82,15 +107,17 @@ for (const transit of ['on', 'off']) {
       `polling = 0
       ebpf { transit = ${transit} }
       pcap { dev = eth0 sampling = 1 }
+      ${others}
       collector { ip = ${peer.eth0.ipv4} }`,
     )
     await agent.line(/^running$/)
     tc(lab, `qdisc replace dev mgmt0 root tbf rate 8mbit burst ${BYTES} limit 200000`)
     send(lab)
 
-    const received = () =>
-      flowSamplesOf(collector).filter(({ value }) => value.input.value === host.eth0.ifIndex)
-    const samples = await until('all samples', () => received().length >= PACKETS && received())
+    const samples = await until(
+      'all samples',
+      () => received(lab, collector).length >= PACKETS && received(lab, collector),
+    )
     assert.equal(samples.length, PACKETS)
     for (const { value, records } of samples) {
       assert.ok(findRecord(records, extendedTimestamp))
@@ -105,7 +132,11 @@ for (const transit of ['on', 'off']) {
         assert.ok(delay! > (depth! - 2 * BYTES) * 1000, `${depth} bytes, ${delay} ns`)
       }
     }
-    if (transit === 'on') await expectDrops(lab, collector)
-    assert.equal((await agent.stop()).exit, 0)
+    const drops = transit === 'on' ? await expectDrops(lab, collector) : 0
+    const { exit, status } = await agent.stop()
+    assert.equal(exit, 0)
+    assert.equal(status.lost['transit/dropped'] ?? 0, drops)
+    // Nothing is reported by both.
+    assert.equal(discardsOf(collector).filter(isOurs).length, drops)
   })
 }
