@@ -35,6 +35,8 @@ export interface DropReceiver {
   heldBack(verdict: Verdict, ifIndex: number, count: number): void
   lostOf(verdict: Verdict, ifIndex: number, count: number): void
   leftOutBefore(why: NonNullable<Verdict['leftOut']>, count: number): void
+  /** Drops of which nothing is known but that they were lost. */
+  lost(count: number): void
   endBatch(): void
   /** What one reason on one interface may have in the second that is running. */
   readonly share: number
@@ -140,6 +142,11 @@ export class BpfDrops {
   readonly #drop = emptyDrop()
   readonly #ringFull: Loss
   readonly #foreign: Loss
+  readonly #missed: Loss
+  /** Programs that are attached. */
+  readonly #programs: string[] = []
+  /** The kernel's own count of what they missed, that has been told of. */
+  #misses = 0
   readonly #key = new Uint32Array(1)
   #offsetHigh = 0
   #offsetLow = 0
@@ -183,7 +190,10 @@ export class BpfDrops {
       everywhere,
     })
     try {
-      for (const program of programs) source.#attachments.push(await object.attachTracing(program))
+      for (const program of programs) {
+        source.#attachments.push(await object.attachTracing(program))
+        source.#programs.push(program)
+      }
     } catch (error) {
       await source.stop()
       throw error
@@ -212,6 +222,11 @@ export class BpfDrops {
       'unknown-record',
       'the programs made a record that this version does not know; install bpf/ and the agent from one package',
     )
+    this.#missed = ledger.loss(
+      'bpf-drops',
+      'interrupted',
+      'packets dropped by an interrupt that came while the same processor was counting another drop',
+    )
     this.#slotCount = object.entries('slots')
     const bytes = this.#slotCount * DROP_SLOT.bytes
     this.#slotMemory = new DataView(object.memory('slots', 0, bytes, 'writable'))
@@ -238,6 +253,7 @@ export class BpfDrops {
     this.#readLeftOut()
     this.#readCounts(second - 1)
     this.#makeRoom(second)
+    void this.#readMisses()
   }
 
   /** Ends it; what was seen before is told of. May be called twice. */
@@ -245,6 +261,7 @@ export class BpfDrops {
     if (this.#stopped) return
     this.#stopped = true
     for (const attachment of this.#attachments) await this.#object.detach(attachment)
+    await this.#readMisses()
     this.#ring.close()
     this.#readLeftOut()
     this.#readCounts(0)
@@ -265,6 +282,24 @@ export class BpfDrops {
       const lost = sumOf(counts, DROP_COUNTS.bytes, DROP_COUNTS.lost)
       this.#tell(this.#slotOf(number), seen - reported - lost, lost)
     }
+  }
+
+  /** A program does not run within itself; the kernel counts how often that was so, and shows it with the descriptor. */
+  async #readMisses(): Promise<void> {
+    const counts = this.#programs.map(async program => {
+      const descriptor = this.#object.programDescriptor(program)
+      const text = await readFile(`/proc/self/fdinfo/${descriptor}`, 'utf8')
+      return Number(/^recursion_misses:\s*(\d+)$/m.exec(text)?.[1] ?? 0)
+    })
+    // What may not be read is not known.
+    const misses = await Promise.all(counts).then(
+      all => all.reduce((sum, count) => sum + count, 0),
+      () => this.#misses,
+    )
+    if (misses <= this.#misses) return
+    this.#missed.count += misses - this.#misses
+    this.#options.receiver.lost(misses - this.#misses)
+    this.#misses = misses
   }
 
   /**
