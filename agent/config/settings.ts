@@ -423,7 +423,8 @@ export const settings = {
       transit: setting(
         kind.onOff(),
         'on',
-        'Follow sampled packets that pass through: output interface, depth of its queue, transit delay.',
+        'Follow sampled packets that pass through: output interface, depth of its queue, transit delay, or why they were ' +
+          'dropped. bpf/README.md tells what can be followed.',
       ),
     },
     'How `pcap { }` samples where the kernel allows BPF.',
