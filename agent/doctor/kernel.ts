@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Config } from '../config/config.ts'
 import { sourceOf } from '../drop-reports.ts'
 import { builtFile } from '../kernel/addon.ts'
 import { BpfError, BpfObject } from '../kernel/bpf-object.ts'
@@ -7,6 +8,7 @@ import { resolveFamily } from '../kernel/genl.ts'
 import { NETLINK_GENERIC, NetlinkSocket } from '../kernel/netlink-socket.ts'
 import {
   CAPABILITIES,
+  type Capability,
   effectiveCapabilities,
   maskOf,
   namesOf,
@@ -186,11 +188,25 @@ export async function bpf(patient: Patient): Promise<Finding[]> {
     const mend = isRefused
       ? 'run it with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: as root, or in the unit'
       : 'install a kernel that has BPF, the ring buffer (5.8) and its type information'
-    findings.push(isNeeded ? weak('bpf', what, mend) : lacking('bpf', false, what, mend))
+    const nothing = config && nothingInstead(config)
+    if (nothing !== undefined) findings.push(missing('bpf', `${(error as Error).message}; ${nothing}`, mend))
+    else findings.push(isNeeded ? weak('bpf', what, mend) : lacking('bpf', false, what, mend))
   } finally {
     await object?.close()
   }
   return findings
+}
+
+/** What cannot be done at all without BPF, as nothing can take its place. */
+function nothingInstead({ pcap, dropmon }: Config): string | undefined {
+  const has = (name: Capability) => ((effectiveCapabilities() >> BigInt(CAPABILITIES[name])) & 1n) === 1n
+  if (pcap.length > 0 && !has('CAP_NET_RAW')) {
+    return 'nor are packet sockets allowed, without CAP_NET_RAW: no packets are sampled'
+  }
+  if (dropmon !== undefined && sourceOf(dropmon) === 'eBPF' && !has('CAP_SYS_ADMIN')) {
+    return 'nor is the drop monitor, without CAP_SYS_ADMIN: no dropped packets are reported'
+  }
+  return undefined
 }
 
 async function tracing(object: BpfObject): Promise<Finding> {
@@ -229,7 +245,11 @@ export async function buffers(patient: Patient): Promise<Finding> {
   const isUsed = config?.psample !== undefined || config?.dropmon !== undefined
   const found = `a receive buffer of ${megabytes(granted)} is granted of ${megabytes(asked)}; net.core.rmem_max is ${megabytes(most)}`
   if (granted >= asked) {
-    if (most >= RECEIVE_BYTES || (effectiveCapabilities() & (1n << 12n)) !== 0n) return ok('buffers', found)
+    if (
+      most >= RECEIVE_BYTES ||
+      (effectiveCapabilities() & (1n << BigInt(CAPABILITIES.CAP_NET_ADMIN))) !== 0n
+    )
+      return ok('buffers', found)
   }
   const mend = `sysctl -w net.core.rmem_max=${RECEIVE_BYTES}`
   return isUsed

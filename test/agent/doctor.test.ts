@@ -90,8 +90,17 @@ test('weir doctor: each thing that is broken is told with what mends it', async 
       mend: /CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN/,
     },
     {
+      name: 'BPF and what would take its place, both refused',
+      under: ['setpriv', '--bounding-set=-sys_admin,-bpf,-net_raw', '--inh-caps=-sys_admin,-bpf,-net_raw'],
+      exit: 1,
+      finding: 'bpf',
+      state: 'missing',
+      what: /EPERM.*without CAP_NET_RAW: no packets are sampled$/,
+      mend: /CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN/,
+    },
+    {
       name: 'a receive buffer that the system cuts',
-      under: ['setpriv', '--bounding-set=-sys_admin,-net_admin', '--inh-caps=-sys_admin,-net_admin'],
+      under: ['setpriv', '--bounding-set=-net_admin', '--inh-caps=-net_admin'],
       settings: 'dropmon { source = ebpf }',
       exit: 0,
       finding: 'buffers',
