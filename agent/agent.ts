@@ -339,6 +339,7 @@ export class Agent {
         drops: this.#drops.status(),
         applications: this.#applications.status(),
         virtual: this.#virtual.status(),
+        tcp: this.#tcp.status(),
         datagrams: this.#exporter.closed,
         collectors: this.#exporter.status(),
         lost: Object.fromEntries(losses.map(loss => [`${loss.stage}/${loss.cause}`, loss.count])),

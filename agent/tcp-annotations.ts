@@ -19,14 +19,16 @@ export interface TcpAnnotationsOptions {
 export class TcpAnnotations {
   readonly #options: TcpAnnotationsOptions
   #annotator: TcpAnnotator | undefined
+  /** By annotators that are gone. */
+  #annotatedBefore = 0
 
   constructor(options: TcpAnnotationsOptions) {
     this.#options = options
   }
 
-  /** Samples that got the state of their connection, since `tcp { }` is as it is. */
-  get annotated(): number {
-    return this.#annotator?.annotated ?? 0
+  /** Samples that got the state of their connection, since the agent started. */
+  status(): { readonly annotated: number } {
+    return { annotated: this.#annotatedBefore + (this.#annotator?.annotated ?? 0) }
   }
 
   /** Starts, stops, or begins anew. */
@@ -65,6 +67,7 @@ export class TcpAnnotations {
   /** What is held goes out as it is. May be called twice. */
   stop(): void {
     this.#annotator?.stop()
+    this.#annotatedBefore = this.status().annotated
     this.#annotator = undefined
   }
 }

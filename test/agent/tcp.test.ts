@@ -135,4 +135,8 @@ test('tcp { }: samples of local connections tell how they fare; others are not h
   await until('everything that was sent', () => flowSamplesOf(collector).length >= total)
   assert.equal(flowSamplesOf(collector).length, status.flowSamples)
   assert.equal(status.lost['tcp/unanswered'] ?? 0, 0)
+  const annotated = flowSamplesOf(collector).filter(
+    one => findRecord(one.records, extendedTcpInfo) !== undefined,
+  )
+  assert.deepEqual((status as { tcp?: unknown }).tcp, { annotated: annotated.length })
 })
