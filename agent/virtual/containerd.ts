@@ -1,8 +1,14 @@
-import { type ControlGroup, parseProcessGroups } from '../kernel/cgroup.ts'
-import { readTextFileIfAny } from '../kernel/files.ts'
 import { writeProtobuf } from '../wire/protobuf.ts'
 import { GrpcClient } from './grpc.ts'
-import { connectionError, type Found, REQUEST_TIMEOUT_MS, type Runtime, STATE } from './runtime.ts'
+import {
+  connectionError,
+  type Found,
+  groupsOf,
+  REQUEST_TIMEOUT_MS,
+  type Runtime,
+  STATE,
+  seenHere,
+} from './runtime.ts'
 import { uuidOfContainer } from './uuid.ts'
 
 /**
@@ -48,11 +54,7 @@ export class ContainerdRuntime implements Runtime {
 
   async list(): Promise<Found[]> {
     try {
-      const answer = await this.#client.call(NAMESPACES, writeProtobuf([]))
-      const names = answer.messages(1).map(namespace => namespace.text(1))
-      const found: Found[] = []
-      for (const namespace of names) found.push(...(await this.#listNamespace(namespace)))
-      return found
+      return await seenHere(() => this.#search())
     } catch (error) {
       this.#client.close()
       throw connectionError(
@@ -68,7 +70,16 @@ export class ContainerdRuntime implements Runtime {
     this.#client.close()
   }
 
-  async #listNamespace(namespace: string): Promise<Found[]> {
+  async #search(): Promise<Found[] | undefined> {
+    const answer = await this.#client.call(NAMESPACES, writeProtobuf([]))
+    const names = answer.messages(1).map(namespace => namespace.text(1))
+    const found: Found[] = []
+    const count = { running: 0 }
+    for (const namespace of names) found.push(...(await this.#listNamespace(namespace, count)))
+    return found.length === 0 && count.running > 0 ? undefined : found
+  }
+
+  async #listNamespace(namespace: string, count: { running: number }): Promise<Found[]> {
     const metadata = { 'containerd-namespace': namespace }
     const [containers, tasks] = await Promise.all([
       this.#client.call(CONTAINERS, writeProtobuf([]), metadata),
@@ -81,7 +92,8 @@ export class ContainerdRuntime implements Runtime {
       const pid = task.number(3)
       const status = task.number(4)
       if (pid === 0 || !Object.values<number>(TASK).includes(status) || status === TASK.stopped) continue
-      const groups = await groupsOf(this.#options.root, pid)
+      count.running++
+      const groups = await groupsOf(this.#options.root, pid, id)
       if (groups === undefined) continue
       const { uuidOf, hostname } = this.#options
       found.push({
@@ -105,10 +117,4 @@ function nameOf(id: string, labels: ReadonlyMap<string, string>, hostname: boole
     return `k8s_${label ?? 'POD'}_${pod}_${labels.get('io.kubernetes.pod.namespace') ?? ''}`
   }
   return label ?? id
-}
-
-/** The groups of a process; undefined when it has ended. */
-export async function groupsOf(root: string, pid: number): Promise<ControlGroup[] | undefined> {
-  const cgroup = await readTextFileIfAny(root, `proc/${pid}/cgroup`)
-  return cgroup && [parseProcessGroups(cgroup)]
 }

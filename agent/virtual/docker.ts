@@ -1,14 +1,15 @@
 import { type ClientRequest, type IncomingMessage, request } from 'node:http'
-import { type ControlGroup, parseProcessGroups } from '../kernel/cgroup.ts'
-import { readTextFileIfAny } from '../kernel/files.ts'
+import type { ControlGroup } from '../kernel/cgroup.ts'
 import {
   connectionError,
   type Found,
+  groupsOf,
   mapSome,
   processStart,
   REQUEST_TIMEOUT_MS,
   type Runtime,
   STATE,
+  seenHere,
 } from './runtime.ts'
 import { uuidOfContainer } from './uuid.ts'
 
@@ -66,12 +67,7 @@ export class DockerRuntime implements Runtime {
   async list(): Promise<Found[]> {
     const { path } = this.#options
     try {
-      const filters = encodeURIComponent('{"status":["running","paused"]}')
-      const listed = readList(await this.#get(`/containers/json?filters=${filters}`))
-      const ids = new Set(listed.map(({ id }) => id))
-      for (const id of this.#inspected.keys()) if (!ids.has(id)) this.#inspected.delete(id)
-      const all = await mapSome(listed, QUESTIONS_AT_ONCE, container => this.#inspect(container))
-      return this.#found(listed, all)
+      return await seenHere(() => this.#search())
     } catch (error) {
       throw connectionError(
         error,
@@ -92,6 +88,16 @@ export class DockerRuntime implements Runtime {
     this.#isClosed = true
     clearTimeout(this.#reconnect)
     this.#events?.destroy()
+  }
+
+  async #search(): Promise<Found[] | undefined> {
+    const filters = encodeURIComponent('{"status":["running","paused"]}')
+    const listed = readList(await this.#get(`/containers/json?filters=${filters}`))
+    const ids = new Set(listed.map(({ id }) => id))
+    for (const id of this.#inspected.keys()) if (!ids.has(id)) this.#inspected.delete(id)
+    const all = await mapSome(listed, QUESTIONS_AT_ONCE, container => this.#inspect(container))
+    const isSeen = listed.length === 0 || all.some(one => one !== undefined)
+    return isSeen ? this.#found(listed, all) : undefined
   }
 
   #found(listed: readonly Listed[], all: readonly (Inspected | undefined)[]): Found[] {
@@ -122,16 +128,13 @@ export class DockerRuntime implements Runtime {
     const pid = asObject(State).Pid
     const hostname = asObject(Config).Hostname
     if (typeof pid !== 'number' || !Number.isSafeInteger(pid) || pid <= 0) return undefined
-    const [started, cgroup] = await Promise.all([
-      processStart(root, pid),
-      readTextFileIfAny(root, `proc/${pid}/cgroup`),
-    ])
-    if (started === undefined || cgroup === undefined) return undefined
+    const [started, groups] = await Promise.all([processStart(root, pid), groupsOf(root, pid, id)])
+    if (started === undefined || groups === undefined) return undefined
     const inspected = {
       pid,
       started,
       hostname: typeof hostname === 'string' ? hostname : '',
-      groups: [parseProcessGroups(cgroup)],
+      groups,
     }
     this.#inspected.set(id, inspected)
     return inspected

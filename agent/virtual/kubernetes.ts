@@ -2,16 +2,17 @@ import { existsSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import type { ControlGroup } from '../kernel/cgroup.ts'
 import { type ProtobufMessage, writeProtobuf } from '../wire/protobuf.ts'
-import { groupsOf } from './containerd.ts'
 import { GrpcClient, GrpcError } from './grpc.ts'
 import {
   connectionError,
   type Found,
+  groupsOf,
   mapSome,
   processStart,
   REQUEST_TIMEOUT_MS,
   type Runtime,
   STATE,
+  seenHere,
 } from './runtime.ts'
 
 /** The pods of Kubernetes, by the interface that each of its container runtimes has (CRI, runtime.v1 api.proto). */
@@ -75,18 +76,7 @@ export class KubernetesRuntime implements Runtime {
     }
     this.#client ??= new GrpcClient(path, REQUEST_TIMEOUT_MS, MAX_ANSWER_BYTES)
     try {
-      const pods = await this.#listPods()
-      const containers = (await this.#call(LIST_CONTAINERS, writeProtobuf([]))).messages(1)
-      const running = containers.filter(container => container.number(6) === CONTAINER_RUNNING)
-      const ids = new Set([...pods, ...running].map(one => one.text(1)))
-      for (const id of this.#processes.keys()) if (!ids.has(id)) this.#processes.delete(id)
-      const found = await mapSome(pods, QUESTIONS_AT_ONCE, pod =>
-        this.#found(
-          pod,
-          running.filter(container => container.text(2) === pod.text(1)),
-        ),
-      )
-      return found.filter(pod => pod !== undefined)
+      return await seenHere(() => this.#search())
     } catch (error) {
       this.close()
       throw connectionError(
@@ -101,6 +91,22 @@ export class KubernetesRuntime implements Runtime {
   close(): void {
     this.#client?.close()
     this.#client = undefined
+  }
+
+  async #search(): Promise<Found[] | undefined> {
+    const pods = await this.#listPods()
+    const containers = (await this.#call(LIST_CONTAINERS, writeProtobuf([]))).messages(1)
+    const running = containers.filter(container => container.number(6) === CONTAINER_RUNNING)
+    const ids = new Set([...pods, ...running].map(one => one.text(1)))
+    for (const id of this.#processes.keys()) if (!ids.has(id)) this.#processes.delete(id)
+    const found = await mapSome(pods, QUESTIONS_AT_ONCE, pod =>
+      this.#found(
+        pod,
+        running.filter(container => container.text(2) === pod.text(1)),
+      ),
+    )
+    const seen = found.filter(pod => pod !== undefined)
+    return pods.length > 0 && seen.length === 0 ? undefined : seen
   }
 
   async #listPods(): Promise<ProtobufMessage[]> {
@@ -158,7 +164,7 @@ export class KubernetesRuntime implements Runtime {
     }
     const pid = pidIn(status.map(2).get('info'))
     if (pid === undefined) return undefined
-    const [started, groups] = await Promise.all([processStart(root, pid), groupsOf(root, pid)])
+    const [started, groups] = await Promise.all([processStart(root, pid), groupsOf(root, pid, id)])
     if (started === undefined || groups === undefined) return undefined
     const process = { pid, started, groups }
     this.#processes.set(id, process)

@@ -1,5 +1,5 @@
 import type { CounterReader } from '../counters/reader.ts'
-import type { ControlGroup } from '../kernel/cgroup.ts'
+import { type ControlGroup, parseProcessGroups } from '../kernel/cgroup.ts'
 import { readTextFileIfAny } from '../kernel/files.ts'
 
 /** What is found by a service manager, a container runtime or a hypervisor, and how they are asked. */
@@ -83,6 +83,26 @@ export async function mapSome<T, R>(
   }
   await Promise.all(Array.from({ length: Math.min(atOnce, all.length) }, worker))
   return results
+}
+
+/**
+ * What `search` finds; it gives undefined when containers run and none of their processes is seen here. One that just
+ * ended is asked for once more.
+ */
+export async function seenHere(search: () => Promise<Found[] | undefined>): Promise<Found[]> {
+  const found = (await search()) ?? (await search())
+  if (found !== undefined) return found
+  const advice = 'run weir in the process namespace of the host (hostPID)'
+  throw new Error(`the processes of its containers are not those seen here: ${advice}`)
+}
+
+/**
+ * The groups of a container's process; undefined when it has ended, or is another one: in a process namespace of our own
+ * the runtime's numbers stand for other processes, or for none. Every runtime makes groups that have the id in their path.
+ */
+export async function groupsOf(root: string, pid: number, id: string): Promise<ControlGroup[] | undefined> {
+  const cgroup = await readTextFileIfAny(root, `proc/${pid}/cgroup`)
+  return cgroup?.text.includes(id) ? [parseProcessGroups(cgroup)] : undefined
 }
 
 /** When a process began, in clock ticks since boot: with it a pid stands for one process only. Undefined: it ended. */

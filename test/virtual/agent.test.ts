@@ -393,10 +393,10 @@ test('containers, pods, virtual machines and services, as the kernel counts them
   assert.ok(sequenceOf(podIndex) > sequence)
   const { exit, status } = await agent.stop()
   assert.equal(exit, 0)
+  // A busy machine may be slow, but nothing was unreadable.
+  const wrong = ['counters/failed', 'counters/invalid', 'counters/too-long', 'virtual/same-uuid']
   assert.deepEqual(
-    Object.entries(status.lost).filter(
-      ([name]) => name.startsWith('counters/') || name === 'virtual/same-uuid',
-    ),
+    Object.entries(status.lost).filter(([name]) => wrong.includes(name)),
     [],
   )
 })
