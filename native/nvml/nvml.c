@@ -259,6 +259,15 @@ static napi_value read_call(napi_env env, napi_callback_info info)
 	return start(env, nvml, read_devices, NULL);
 }
 
+/* Node.js unloads an addon with the last worker that used it; threads that were left behind still run in this one. */
+static bool stay_loaded(void)
+{
+	Dl_info self;
+
+	return dladdr((void *)thread_main, &self) != 0 &&
+	       dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE) != NULL;
+}
+
 NAPI_MODULE_INIT()
 {
 	static const struct {
@@ -269,7 +278,7 @@ NAPI_MODULE_INIT()
 	struct nvml *nvml = calloc(1, sizeof(*nvml));
 	napi_value function;
 
-	if (nvml == NULL || napi_set_instance_data(env, nvml, NULL, NULL) != napi_ok)
+	if (nvml == NULL || !stay_loaded() || napi_set_instance_data(env, nvml, NULL, NULL) != napi_ok)
 		return NULL;
 	for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++) {
 		if (napi_create_function(env, functions[i].name, NAPI_AUTO_LENGTH, functions[i].call, NULL, &function) !=
