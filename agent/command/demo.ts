@@ -117,13 +117,17 @@ async function show(
     [...weir, 'decode', '--json', '--listen', `127.0.0.1:${COLLECTOR_PORT}`],
     line => report.add(line),
   )
-  lab.run(right, [...weir, 'demo-traffic', 'receive'])
   const agent = lab.run(router, [...weir, 'run', '--log-level', 'warn', '-f', conf])
   const early = Promise.race([
     agent.ended.then(status => `the agent ended with status ${status}`),
     decoder.ended.then(status => `the decoder ended with status ${status}`),
   ])
   await inTime(START_SECONDS, early, () => report.countersSamples > 0)
+  let isReady = false
+  lab.run(right, [...weir, 'demo-traffic', 'receive'], () => {
+    isReady = true
+  })
+  await inTime(START_SECONDS, early, () => isReady)
   say(`traffic for ${seconds} s, 1 packet in ${SAMPLING} sampled, counters every ${POLLING} s`)
   const send = [...weir, 'demo-traffic', 'send', right.ipv4, router.lan.ipv4, String(seconds)]
   const traffic = lab.run(left, send)

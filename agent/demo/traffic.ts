@@ -20,13 +20,15 @@ const CLOSED_PORT = 7
 /** An address that nothing leads to (RFC 5737). */
 const NOWHERE = '203.0.113.9'
 
-/** Receives everything sendTraffic() sends, until the process is ended. */
+/** Receives everything sendTraffic() sends, until the process is ended; writes a line when it can. */
 export function receiveTraffic(): void {
   for (const { port } of UDP_FLOWS)
     createSocket('udp4')
       .on('message', () => {})
       .bind(port)
-  createServer(socket => socket.on('data', () => {}).on('error', () => {})).listen(TCP_PORT)
+  createServer(socket => socket.on('data', () => {}).on('error', () => {})).listen(TCP_PORT, () =>
+    process.stdout.write('ready\n'),
+  )
 }
 
 /** Sends to `address`, by way of `router`, for `seconds`, then ends by itself. */
