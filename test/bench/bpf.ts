@@ -5,15 +5,13 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { KernelSocket } from '../../agent/kernel/native.ts'
-import { AF_PACKET, packetAddress } from '../../agent/kernel/sockaddr.ts'
 import { type Lab, makeLab, RunningAgent, type Scope, sink } from '../support/lab.ts'
 import { builtAgent, configuration } from './agent.ts'
+import { cpuSeconds, sendFor } from './load.ts'
 import { report } from './measure.ts'
 
 const SECONDS = 5
 const PACKETS_PER_SECOND = 200_000
-const TICK_MS = 5
 const FRAME_BYTES = 100
 const COLLECTOR_PORT = 6343
 export const STATISTICS = '/proc/sys/kernel/bpf_stats_enabled'
@@ -152,41 +150,11 @@ async function run(scope: Scope, lab: Lab, bundle: readonly string[], options: R
   }
 }
 
-/** Sends frames from the peer at an even pace, or without a pause; gives their number. */
-async function send({ peer }: Lab, packetsPerSecond: number, seconds: number): Promise<number> {
-  const ETH_P_ALL = 3
-  const SOCK_RAW = 3
-  const BATCH = 1000
-  const socket = KernelSocket.open('frames', AF_PACKET, SOCK_RAW, 0, peer.namespace)
-  try {
-    socket.bind(packetAddress(ETH_P_ALL, peer.eth0.ifIndex), 'bind')
-    // An EtherType for experiments: no protocol takes it, so that the stack costs little.
-    const frame = Buffer.alloc(FRAME_BYTES)
-    frame.writeUInt16BE(0x88b5, 12)
-    const memory = new Uint8Array(frame).buffer
-    const spans = new Int32Array(BATCH * 2).map((_, i) => (i & 1) * FRAME_BYTES)
-    const started = performance.now()
-    let sent = 0
-    for (;;) {
-      const elapsed = performance.now() - started
-      if (elapsed > seconds * 1000) return sent
-      const due = Math.min((elapsed * packetsPerSecond) / 1000, sent + BATCH * 20)
-      while (sent < due) sent += Math.max(socket.sendBatch(memory, spans, 0, BATCH), 0)
-      if (packetsPerSecond < Number.POSITIVE_INFINITY) await sleep(TICK_MS)
-      else await new Promise(resolve => setImmediate(resolve))
-    }
-  } finally {
-    socket.close()
-  }
-}
-
-/** Time that the threads of a process have run so far: by the scheduler, as ticks would fall in with our timer. */
-export function cpuSeconds(pid: number): number {
-  let nanoseconds = 0
-  for (const thread of readdirSync(`/proc/${pid}/task`)) {
-    nanoseconds += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0])
-  }
-  return nanoseconds / 1e9
+/** Sends frames from the peer; gives their number. An EtherType for experiments: the stack does nothing with them. */
+function send({ peer }: Lab, packetsPerSecond: number, seconds: number): Promise<number> {
+  const frame = Buffer.alloc(FRAME_BYTES)
+  frame.writeUInt16BE(0x88b5, 12)
+  return sendFor(peer.namespace, peer.eth0.ifIndex, frame, { packetsPerSecond, seconds })
 }
 
 interface ProgramTime {

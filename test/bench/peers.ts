@@ -3,15 +3,16 @@
  * Open vSwitch. Processor time is that of all processes of the agent; samples are those that the collector got.
  */
 import { execFileSync, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { KernelSocket, META } from '../../agent/kernel/native.ts'
-import { AF_INET, AF_PACKET, internetAddress, packetAddress } from '../../agent/kernel/sockaddr.ts'
+import { AF_INET, internetAddress } from '../../agent/kernel/sockaddr.ts'
 import { ip, type Lab, linkCounts, makeLab, type Scope, until } from '../support/lab.ts'
 import { ip4Header } from '../support/packets.ts'
 import { builtAgent } from './agent.ts'
+import { cpuSeconds, sendFor } from './load.ts'
 
 const SECONDS = 5
 const RATE = 10
@@ -69,14 +70,14 @@ async function compare(scope: Scope, { name, start }: Peer): Promise<void> {
   await send(lab, PACKETS_PER_SECOND, 2)
   await sleep(1500)
   for (const packetsPerSecond of [PACKETS_PER_SECOND, Number.POSITIVE_INFINITY]) {
-    const before = { samples: collector.samples, cpu: cpuSeconds(lab), passed: passedOn(lab) }
+    const before = { samples: collector.samples, cpu: cpuOf(lab), passed: passedOn(lab) }
     const started = performance.now()
     const sent = await send(lab, packetsPerSecond, SECONDS)
     const seconds = (performance.now() - started) / 1000
     await sleep(1500)
     const samples = collector.samples - before.samples
     const passed = passedOn(lab) - before.passed
-    const cpu = cpuSeconds(lab) - before.cpu
+    const cpu = cpuOf(lab) - before.cpu
     const perSample = samples === 0 ? '' : `, ${((cpu * 1e6) / samples).toFixed(2)} µs each`
     const expected = passed / RATE
     const missing =
@@ -123,15 +124,10 @@ function countSamples(scope: Scope, { peer }: Lab): { readonly samples: number }
   return counts
 }
 
-/** User and system time of all processes in the host, by the scheduler. */
-function cpuSeconds({ host }: Lab): number {
-  let nanoseconds = 0
-  for (const pid of ip(`netns pids ${host.namespace}`).split('\n').filter(Boolean)) {
-    for (const thread of readdirSync(`/proc/${pid}/task`)) {
-      nanoseconds += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0])
-    }
-  }
-  return nanoseconds / 1e9
+/** Processor time of all processes in the host. */
+function cpuOf({ host }: Lab): number {
+  const pids = ip(`netns pids ${host.namespace}`).split('\n').filter(Boolean)
+  return pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0)
 }
 
 async function startWeir(scope: Scope, lab: Lab, folder: string): Promise<void> {
@@ -221,33 +217,12 @@ function missingUnless(name: string, file: string, packageName: string, start: P
     : { name, start, missing: `install the Debian package ${packageName}` }
 }
 
-/** Sends packets for the host to pass on, at an even pace or without a pause; gives their number. */
-async function send({ host, peer }: Lab, packetsPerSecond: number, seconds: number): Promise<number> {
-  const ETH_P_ALL = 3
-  const SOCK_RAW = 3
-  const BATCH = 500
-  const TICK_MS = 5
-  const socket = KernelSocket.open('frames', AF_PACKET, SOCK_RAW, 0, peer.namespace)
-  try {
-    socket.bind(packetAddress(ETH_P_ALL, peer.eth0.ifIndex), 'bind')
-    const frame = Buffer.alloc(FRAME_BYTES)
-    frame.write(host.eth0.mac.replaceAll(':', ''), 0, 'hex')
-    frame.write(peer.eth0.mac.replaceAll(':', ''), 6, 'hex')
-    frame.writeUInt16BE(0x0800, 12)
-    frame.set(ip4Header({ bytes: FRAME_BYTES - 14, protocol: 253, from: peer.eth0.ipv4, to: FAR_AWAY }), 14)
-    const memory = new Uint8Array(frame).buffer
-    const spans = new Int32Array(BATCH * 2).map((_, i) => (i & 1) * FRAME_BYTES)
-    const started = performance.now()
-    let sent = 0
-    for (;;) {
-      const elapsed = performance.now() - started
-      if (elapsed > seconds * 1000) return sent
-      const due = Math.min((elapsed * packetsPerSecond) / 1000, sent + BATCH * 20)
-      while (sent < due) sent += Math.max(socket.sendBatch(memory, spans, 0, BATCH), 0)
-      if (packetsPerSecond < Number.POSITIVE_INFINITY) await sleep(TICK_MS)
-      else await new Promise(resolve => setImmediate(resolve))
-    }
-  } finally {
-    socket.close()
-  }
+/** Sends packets for the host to pass on; gives their number. */
+function send({ host, peer }: Lab, packetsPerSecond: number, seconds: number): Promise<number> {
+  const frame = Buffer.alloc(FRAME_BYTES)
+  frame.write(host.eth0.mac.replaceAll(':', ''), 0, 'hex')
+  frame.write(peer.eth0.mac.replaceAll(':', ''), 6, 'hex')
+  frame.writeUInt16BE(0x0800, 12)
+  frame.set(ip4Header({ bytes: FRAME_BYTES - 14, protocol: 253, from: peer.eth0.ipv4, to: FAR_AWAY }), 14)
+  return sendFor(peer.namespace, peer.eth0.ifIndex, frame, { packetsPerSecond, seconds })
 }
