@@ -19,7 +19,8 @@ import { type DropStatus, dropsOf } from '../support/drop-lab.ts'
 import { udpFrame } from '../support/frames.ts'
 import { ip, type Lab, listen, makeLab, RunningAgent, type Scope, sink } from '../support/lab.ts'
 import { builtAgent, configuration } from './agent.ts'
-import { cpuSeconds, PROGRAM_TYPE, perRun, programTime, STATISTICS } from './bpf.ts'
+import { PROGRAM_TYPE, perRun, programTime, STATISTICS } from './bpf.ts'
+import { cpuSeconds } from './load.ts'
 import { measure, report } from './measure.ts'
 
 const DROPS = 2_000_000
