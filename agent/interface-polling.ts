@@ -103,7 +103,10 @@ export class InterfacePolling {
     if (seconds === 0) return undefined
     // The kernel reads modules for CAP_NET_ADMIN only (net/ethtool/netlink.c).
     if (!((effectiveCapabilities() >> BigInt(CAPABILITIES.CAP_NET_ADMIN)) & 1n)) {
-      this.#log.info({ part: 'counters' }, 'pluggable modules are not read: needs CAP_NET_ADMIN')
+      this.#log.info(
+        { part: 'counters' },
+        `pluggable modules are not read: needs CAP_NET_ADMIN, which counters { modules = ${seconds} } keeps`,
+      )
       return undefined
     }
     try {
