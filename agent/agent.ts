@@ -314,7 +314,7 @@ export class Agent {
       ledger: this.ledger,
       sampler: this.#sampler,
       counters: this.#counters,
-      datagrams: this.#exporter.closed,
+      datagrams: this.#exporter.balance,
       collectors: this.#exporter.status(),
       drops,
       interfaces: this.#interfaces.byIndex,

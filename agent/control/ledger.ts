@@ -1,5 +1,6 @@
 import type { DropStatus } from '../drop-reports.ts'
 import type { CollectorStatus } from '../export/collectors.ts'
+import type { DatagramBalance } from '../export/exporter.ts'
 import type { Balance, Ledger } from '../health/ledger.ts'
 
 /** The ledger as it is told: for each stage what came, what became of it, and whether the two sides are equal. */
@@ -41,11 +42,12 @@ export interface LedgerParts {
   readonly sampler: { readonly offered: number; readonly exported: number; readonly subSampled: number }
   readonly counters: { readonly offered: number; readonly exported: number }
   readonly drops: DropStatus | undefined
+  readonly datagrams: DatagramBalance
   readonly collectors: readonly CollectorStatus[]
 }
 
 export function ledgerOf(parts: LedgerParts): LedgerStatus {
-  const { ledger, sources, sampler, counters, drops, collectors } = parts
+  const { ledger, sources, sampler, counters, drops, datagrams, collectors } = parts
   const lossesOf = (stage: string, ...causes: string[]): IdentityPart[] =>
     ledger
       .entries()
@@ -78,6 +80,7 @@ export function ledgerOf(parts: LedgerParts): LedgerStatus {
       ...lossesOf('counters', 'too-long', 'invalid'),
     ]),
   )
+  identities.push(ofDatagrams(datagrams))
   for (const { name, offered, sent, lost } of collectors) {
     const lostParts = [{ name: 'lost', count: lost, isLoss: true }]
     identities.push(identity(`collector ${name}`, 'datagrams', offered, [passed('sent', sent), ...lostParts]))
@@ -85,6 +88,23 @@ export function ledgerOf(parts: LedgerParts): LedgerStatus {
   return {
     identities,
     losses: ledger.entries().map(({ stage, cause, count, help }) => ({ stage, cause, count, help })),
+  }
+}
+
+/** Closed ones wait for the end of a batch, or a moment. */
+function ofDatagrams({ filled, given, unclaimed, withoutAddress }: DatagramBalance): Identity {
+  const rest = filled - given - unclaimed - withoutAddress
+  return {
+    stage: 'datagrams',
+    unit: 'datagrams',
+    offered: filled,
+    parts: [
+      passed('given to collectors', given),
+      passed('without a collector', unclaimed),
+      { name: 'no-agent-address', count: withoutAddress, isLoss: true },
+    ],
+    underWay: Math.max(rest, 0),
+    difference: Math.min(rest, 0),
   }
 }
 

@@ -1,6 +1,7 @@
 import type { Config } from '../config/config.ts'
 import type { DropStatus } from '../drop-reports.ts'
 import type { CollectorStatus } from '../export/collectors.ts'
+import type { DatagramBalance } from '../export/exporter.ts'
 import type { Balance, Ledger } from '../health/ledger.ts'
 import { type LogEntry, recentProblems } from '../health/log.ts'
 import type { Interface } from '../interfaces.ts'
@@ -131,7 +132,7 @@ export interface Observed {
     state(ifIndex: number): { sequence: number; samplePool: number; drops: number } | undefined
   }
   readonly counters: { readonly offered: number; readonly exported: number; readonly samples: number }
-  readonly datagrams: number
+  readonly datagrams: DatagramBalance
   readonly collectors: readonly CollectorStatus[]
   readonly drops: DropStatus | undefined
   readonly interfaces: ReadonlyMap<number, Interface>
@@ -164,7 +165,7 @@ export function statusOf(observed: Observed): Status {
       merged: observed.sampler.subSampled,
       counters: observed.counters.samples,
       drops: observed.drops?.exported ?? 0,
-      datagrams: observed.datagrams,
+      datagrams: observed.datagrams.given,
     },
     ledger: ledgerOf(observed),
     log: recentProblems(),

@@ -102,6 +102,10 @@ export class Collectors {
     for (const collector of this.#collectors) collector.start()
   }
 
+  get isEmpty(): boolean {
+    return this.#collectors.length === 0
+  }
+
   /** Payload bytes that all paths take in one packet; Infinity as long as none is known. */
   get mostBytes(): number {
     return Math.min(...this.#collectors.map(collector => collector.mostBytes))

@@ -23,6 +23,15 @@ export interface ExporterOptions {
   readonly uptimeMs: () => number
 }
 
+/** Datagrams of all streams since the start. */
+export interface DatagramBalance {
+  readonly filled: number
+  readonly given: number
+  /** There was no collector for them. */
+  readonly unclaimed: number
+  readonly withoutAddress: number
+}
+
 /** What makes the bytes for one collector different from those for another. */
 type Variant = Pick<CollectorConfig, 'send' | 'separate' | 'internalInterface' | 'dropCodes'>
 
@@ -48,8 +57,12 @@ export class Exporter {
   #agentAddress: Uint8Array | undefined
   #datagramOptions: Omit<DatagramOptions, 'agentAddress'>
   #configs: readonly CollectorConfig[]
-  /** Of streams that are gone. */
+  /** Of streams that are gone: given to collectors, and closed. */
   #closedBefore = 0
+  #filledBefore = 0
+  /** Datagrams that nobody was there for, and those whose samples all others have in datagrams of their own. */
+  #unclaimed = 0
+  #copied = 0
   #isRunning = false
 
   constructor(options: ExporterOptions) {
@@ -69,6 +82,13 @@ export class Exporter {
   /** Datagrams closed for collectors since the start, those of all streams. */
   get closed(): number {
     return this.#streams.reduce((sum, { collectors }) => sum + collectors.offered, this.#closedBefore)
+  }
+
+  /** Datagrams closed, by what became of them: filled = given to collectors + unclaimed + without address + waiting. */
+  get balance(): DatagramBalance {
+    const all = this.#streams.reduce((sum, { datagrams }) => sum + datagrams.closed, this.#filledBefore)
+    const filled = all - this.#copied
+    return { filled, given: this.closed, unclaimed: this.#unclaimed, withoutAddress: this.#noAddress.count }
   }
 
   start(): void {
@@ -140,7 +160,9 @@ export class Exporter {
         { ...this.#datagramOptions, agentAddress: this.#agentAddress ?? NO_ADDRESS },
         (memory, spans, count) => {
           if (this.#agentAddress === undefined) this.#noAddress.count += count
-          else stream.collectors.send(memory, spans, count)
+          else if (!stream.collectors.isEmpty) stream.collectors.send(memory, spans, count)
+          else if (this.#variants.length === 0) this.#unclaimed += count
+          else this.#copied += count
         },
         uptimeMs,
       ),
@@ -171,6 +193,7 @@ export class Exporter {
       if (this.#variants.includes(stream)) continue
       stream.stop()
       this.#closedBefore += stream.collectors.offered
+      this.#filledBefore += stream.datagrams.closed
     }
     this.#setTaps(this.#taps)
   }

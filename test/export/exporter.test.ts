@@ -11,6 +11,7 @@ import { type DecodedDatagram, decodeDatagram } from '../../agent/wire/sflow/dat
 const INTERNAL = 0x3fffffff
 
 function collectorsOf(text: string): readonly CollectorConfig[] {
+  if (text === '') return []
   const { config, problems } = loadConfig(`sFlow { ${text} }`, 'a')
   assert.deepEqual(problems, [])
   return config!.collectors
@@ -211,4 +212,28 @@ test('without an agent address nothing is sent, and it is counted', () => {
   out.stop()
   assert.deepEqual(got[1], [])
   assert.equal(ledger.total('datagrams'), 1)
+  assert.deepEqual(out.balance, { filled: 1, given: 0, unclaimed: 0, withoutAddress: 1 })
+})
+
+test('every datagram is given to collectors or counted otherwise, through all changes', () => {
+  const { out, got } = exporter('collector { ip = 192.0.2.9 udpport = 1 }')
+  const change = (text: string) => {
+    flow(out, 1, 2)
+    out.changeCollectors(collectorsOf(text))
+    flow(out, 1, 2)
+  }
+  flow(out, 1, 2)
+  change('collector { ip = 192.0.2.9 udpport = 2 send = flows }')
+  change('collector { ip = 192.0.2.9 udpport = 3 } collector { ip = 192.0.2.9 udpport = 4 separate = on }')
+  change('')
+  out.changeAgentAddress(undefined)
+  flow(out, 1, 2)
+  out.stop()
+  const { filled, given, unclaimed, withoutAddress } = out.balance
+  assert.equal(filled, given + unclaimed + withoutAddress)
+  assert.equal(
+    given,
+    [1, 2, 3, 4].reduce((sum, port) => sum + got[port]!.length, 0),
+  )
+  assert.ok(unclaimed > 0 && withoutAddress > 0)
 })
