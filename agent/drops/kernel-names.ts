@@ -43,6 +43,15 @@ export function kernelReasons(directory = '/sys/kernel/btf'): KernelReason[] {
   const kernel = readIfThere(join(directory, 'vmlinux'))
   if (kernel === undefined) return []
   const reasons: KernelReason[] = []
+  try {
+    collect(reasons, directory, kernel)
+  } finally {
+    giveBack(kernel)
+  }
+  return reasons
+}
+
+function collect(reasons: KernelReason[], directory: string, kernel: Uint8Array): void {
   for (const { file, enumeration, prefix } of SOURCES) {
     const isKernel = file === 'vmlinux'
     const bytes = isKernel ? kernel : readIfThere(join(directory, file))
@@ -54,7 +63,11 @@ export function kernelReasons(directory = '/sys/kernel/btf'): KernelReason[] {
       reasons.push({ name, value, from: file, isMapped: isKnownReason(name) })
     }
   }
-  return reasons
+}
+
+/** Frees the memory of a file of some megabytes at once, which would else stay until much more has been allocated. */
+export function giveBack({ buffer }: Uint8Array): void {
+  if (buffer instanceof ArrayBuffer) buffer.transfer(0)
 }
 
 function readEnum(file: string, bytes: Uint8Array, enumeration: string, base: Uint8Array | undefined) {

@@ -121,7 +121,8 @@ class Collector {
   }
 
   #add(bytes: Buffer, line: number, end: number): void {
-    const [high, low] = [hex(bytes, line), hex(bytes, line + 8)]
+    const high = hex(bytes, line)
+    const low = hex(bytes, line + 8)
     const address = addressOf(high, low)
     if (Number.isNaN(high + low) || address === 0) return
     const name = line + ADDRESS_DIGITS + 3
@@ -143,7 +144,7 @@ class Collector {
 
 /** Those of the kernel come in their order, those of modules in any. */
 function sorted({ addresses, starts, names }: Symbols): Symbols {
-  const order = Array.from(addresses.keys())
+  const order = new Uint32Array(addresses.keys())
   order.sort((a, b) => addresses[a]! - addresses[b]! || a - b)
   const result = {
     addresses: new Float64Array(order.length),

@@ -1,6 +1,7 @@
 import { readFile, stat } from 'node:fs/promises'
 import type { Verdict } from '../drops/classifier.ts'
 import type { DropNames } from '../drops/drop-names.ts'
+import { giveBack } from '../drops/kernel-names.ts'
 import type { Ledger, Loss } from '../health/ledger.ts'
 import { builtFile } from '../kernel/addon.ts'
 import { BpfObject, clockOffset, possibleCpus } from '../kernel/bpf-object.ts'
@@ -158,6 +159,7 @@ export class BpfDrops {
     const btf = await readFile('/sys/kernel/btf/vmlinux').catch(() => undefined)
     if (btf === undefined) throw new Error('this kernel has no type information (/sys/kernel/btf/vmlinux)')
     const points = dropTracePoints(btf)
+    giveBack(btf)
     if (software && points.software === undefined)
       throw new Error('the trace point kfree_skb of this kernel tells no reasons: that came with Linux 5.17')
     const programs = [

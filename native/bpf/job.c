@@ -5,6 +5,7 @@
 #include "bpf.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 
 struct job {
@@ -28,6 +29,8 @@ static int load(struct job *job)
 
 	if (error == 0)
 		job->object->loaded = true;
+	/* libbpf has read the kernel's type information, some megabytes, which malloc would keep for good. */
+	malloc_trim(0);
 	return error;
 }
 
