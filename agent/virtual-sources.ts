@@ -129,7 +129,8 @@ export class VirtualSources {
       if (isDeepStrictEqual(running?.settings, settings)) continue
       running?.search.stop()
       this.#searches.delete(name)
-      if (settings === undefined) this.#registry.forgetAll(name)
+      // Readers of virtual machines belong to the connection that found them.
+      if (settings === undefined || name === 'kvm') this.#registry.forgetAll(name)
       if (settings === undefined) continue
       const search = new Search({
         runtime: this.#runtime(name, virtual)!,

@@ -1,4 +1,4 @@
-import { type ClientHttp2Session, connect as connectHttp2, constants } from 'node:http2'
+import type { ClientHttp2Session } from 'node:http2'
 import { connect } from 'node:net'
 import { ProtobufMessage } from '../wire/protobuf.ts'
 
@@ -8,6 +8,8 @@ import { ProtobufMessage } from '../wire/protobuf.ts'
 const PREFIX_BYTES = 5
 const UNIMPLEMENTED = 12
 const NOT_FOUND = 5
+/** Error code of HTTP/2: the stream is not needed any more. */
+const CANCEL = 8
 
 /** An answer that is a status other than 0. */
 export class GrpcError extends Error {
@@ -58,9 +60,9 @@ export class GrpcClient {
       const name = method.slice(method.lastIndexOf('/') + 1)
       const stream = session.request({
         ...metadata,
-        [constants.HTTP2_HEADER_METHOD]: 'POST',
-        [constants.HTTP2_HEADER_PATH]: method,
-        [constants.HTTP2_HEADER_CONTENT_TYPE]: 'application/grpc',
+        ':method': 'POST',
+        ':path': method,
+        'content-type': 'application/grpc',
         te: 'trailers',
       })
       const timer = setTimeout(
@@ -73,7 +75,7 @@ export class GrpcClient {
       }
       const fail = (error: Error) => {
         settle()
-        stream.close(constants.NGHTTP2_CANCEL)
+        stream.close(CANCEL)
         reject(error)
       }
       let status: number | undefined
@@ -124,6 +126,8 @@ export class GrpcClient {
   #connected(): ClientHttp2Session {
     const before = this.#session
     if (before !== undefined && !before.closed && !before.destroyed) return before
+    // Loaded here because it costs ten megabytes of memory, and most agents do without.
+    const { connect: connectHttp2 } = process.getBuiltinModule('node:http2')
     const session = connectHttp2('http://localhost', { createConnection: () => connect(this.#path) })
     // Calls under way tell of it.
     session.on('error', () => {})
