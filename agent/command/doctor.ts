@@ -5,7 +5,7 @@ import { type Finding, missing, ok, weak } from '../doctor/finding.ts'
 import * as kernel from '../doctor/kernel.ts'
 import type { Patient } from '../doctor/patient.ts'
 import * as surroundings from '../doctor/surroundings.ts'
-import { printable } from '../health/printable.ts'
+import { escapeJson, printable } from '../health/printable.ts'
 import { tableLines } from './table.ts'
 
 interface DoctorOptions {
@@ -42,7 +42,9 @@ export function doctorCommand(): Command {
 async function run(options: DoctorOptions): Promise<number> {
   const findings = await examine(options)
   const isWell = findings.every(({ state }) => state !== 'missing')
-  process.stdout.write(options.json ? `${JSON.stringify({ ok: isWell, findings })}\n` : format(findings))
+  process.stdout.write(
+    options.json ? escapeJson(`${JSON.stringify({ ok: isWell, findings })}\n`) : format(findings),
+  )
   return isWell ? 0 : 1
 }
 

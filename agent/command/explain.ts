@@ -11,6 +11,7 @@ import { type DropSourceName, sourceOf } from '../drop-reports.ts'
 import { type KernelReason, kernelReasons } from '../drops/kernel-names.ts'
 import { describeMachine } from '../health/inventory.ts'
 import { createLogger } from '../health/log.ts'
+import { escapeJson, printable } from '../health/printable.ts'
 import { isPolled } from '../interface-polling.ts'
 import { type Interface, Interfaces, type LocalAddress } from '../interfaces.ts'
 import { INTERNAL_INTERFACE } from '../samples/packet-sample.ts'
@@ -128,12 +129,16 @@ async function run(names: string[], options: { file?: string; diff?: string; jso
   }
   const explanation = await explanationOf(config)
   if (other === undefined) {
-    process.stdout.write(options.json ? `${JSON.stringify(explanation)}\n` : formatExplanation(explanation))
+    process.stdout.write(
+      options.json ? escapeJson(`${JSON.stringify(explanation)}\n`) : formatExplanation(explanation),
+    )
   } else {
     const settings = differences(config, other)
     const effects = effectsOf(explanation, await explanationOf(other))
     process.stdout.write(
-      options.json ? `${JSON.stringify({ settings, effects })}\n` : formatEffects(settings, effects),
+      options.json
+        ? escapeJson(`${JSON.stringify({ settings, effects })}\n`)
+        : formatEffects(settings, effects),
     )
   }
 }
@@ -166,7 +171,7 @@ export function effectsOf(before: Explanation, after: Explanation): Difference[]
 function formatEffects(settings: readonly Difference[], effects: readonly Difference[]): string {
   const list = (title: string, all: readonly Difference[]) => [
     all.length === 0 ? `${title}: no difference` : `${title}:`,
-    ...all.map(one => `  ${formatDifference(one)}`),
+    ...all.map(one => `  ${printable(formatDifference(one), 1000)}`),
   ]
   return [...list('settings', settings), ...list('on this machine', effects), ''].join('\n')
 }
@@ -401,7 +406,8 @@ function on(interfaceName: string | undefined): string {
 }
 
 /** Lines with each column as wide as its widest cell. */
-function columns(rows: readonly (readonly string[])[]): string[] {
+function columns(given: readonly (readonly string[])[]): string[] {
+  const rows = given.map(row => row.map(cell => printable(cell, 1000)))
   const widths = rows[0]!.map((_, i) => Math.max(...rows.map(row => row[i]!.length)))
   return rows.map(row =>
     row

@@ -5,7 +5,7 @@ import { ControlClient, NoAgentError } from '../control/client.ts'
 import { CONTROL_SOCKET } from '../control/protocol.ts'
 import type { Status } from '../control/status.ts'
 import { warningsOf } from '../control/warnings.ts'
-import { printable } from '../health/printable.ts'
+import { escapeJson, printable } from '../health/printable.ts'
 import { duration, grouped, size, tableLines } from './table.ts'
 
 /** Two looks so far apart tell rates. */
@@ -54,7 +54,7 @@ async function run(options: StatusOptions): Promise<number> {
       client.close()
     }
   } catch (error) {
-    process.stderr.write(`weir status: ${(error as Error).message}\n`)
+    process.stderr.write(`weir status: ${printable((error as Error).message, 1000)}\n`)
     return error instanceof NoAgentError ? NO_AGENT : 2
   }
 }
@@ -62,7 +62,7 @@ async function run(options: StatusOptions): Promise<number> {
 async function printJson(client: ControlClient): Promise<number> {
   const status = await client.ask<Status>('status')
   const warnings = warningsOf(status)
-  process.stdout.write(`${JSON.stringify({ ...status, warnings })}\n`)
+  process.stdout.write(escapeJson(`${JSON.stringify({ ...status, warnings })}\n`))
   return warnings.length === 0 ? 0 : 1
 }
 

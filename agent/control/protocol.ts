@@ -1,5 +1,5 @@
 import type { SampleClass } from '../config/config.ts'
-import { printable } from '../health/printable.ts'
+import { escapeJson, printable } from '../health/printable.ts'
 
 /**
  * What is said on the control socket, in version 1: JSON objects, a line each, every one with `"weir": 1`. This file
@@ -133,7 +133,7 @@ function isCount(value: unknown): value is number {
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
 }
 
-/** One line, its end included. Members that are undefined are left out. */
+/** One line, its end included. Members that are undefined are left out. Whoever shows it on a terminal may do so. */
 export function line(id: unknown, members: Readonly<Record<string, unknown>>): string {
-  return `${JSON.stringify({ weir: CONTROL_VERSION, id, ...members })}\n`
+  return escapeJson(`${JSON.stringify({ weir: CONTROL_VERSION, id, ...members })}\n`)
 }

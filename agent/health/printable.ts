@@ -39,7 +39,7 @@ function escapeOf(character: string): string {
 /** A line of JSON with everything that printable() escapes as `\\uXXXX`: the same values, and nothing for a terminal to obey. */
 export function escapeJson(line: string): string {
   const text = line.endsWith('\n') ? line.slice(0, -1) : line
-  if (!UNPRINTABLE.test(text)) return line
+  if (ORDINARY.test(text) || !UNPRINTABLE.test(text)) return line
   const escaped = text.replace(ALL_UNPRINTABLE, characters =>
     Array.from({ length: characters.length }, (_, i) => {
       const code = characters.charCodeAt(i)

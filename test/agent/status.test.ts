@@ -159,6 +159,16 @@ test('weir status: text, JSON, watch, warnings, hostile names, and exit status',
   // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what must not be there
   assert.doesNotMatch(good.out, /[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
   assert.equal(good.exit, 0, good.out)
+  const file = join(folder, 'explained.conf')
+  writeFileSync(file, `sFlow { collector { ip = ${peer.mgmt0.ipv4} } pcap { dev = "${hostile}" } }`)
+  for (const args of [['explain'], ['explain', '--json'], ['doctor'], ['doctor', '--json']]) {
+    const prefix = ['ip', 'netns', 'exec', host.namespace]
+    const told = runWeir(t, prefix, [...args, '-f', file])
+    await told.ended
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what must not be there
+    assert.doesNotMatch(told.stdout, /[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/, args.join(' '))
+    assert.ok(told.stdout.length > 100)
+  }
   const json = await status(socket)
   assert.deepEqual(json.warnings, [])
   assert.equal(json.agent.pid, agent.child.pid)
