@@ -34,6 +34,8 @@ export function writePidFile(path: string, configuration: string): void {
   const other = readPidFile(path)
   if (other !== undefined && other.pid !== process.pid) throw new AnotherAgentError(path, other)
   mkdirSync(dirname(path), { recursive: true })
+  // A stale one may belong to another user, who ran the agent before; the folder is this one's.
+  rmSync(path, { force: true })
   const lines = [process.pid, startTime(process.pid), resolve(configuration), networkNamespace()]
   writeFileSync(path, `${lines.join('\n')}\n`)
 }

@@ -1,8 +1,9 @@
 import { fstatSync } from 'node:fs'
 import { styleText } from 'node:util'
-import { type DestinationStream, destination, type Logger, pino } from 'pino'
+import { type DestinationStream, type Logger, pino } from 'pino'
 import { LOG_LEVELS, type LogLevels, readLogLevels } from './log-levels.ts'
 import { escapeJson, printable } from './printable.ts'
+import { takeLost, writeStandardError } from './standard-error.ts'
 
 export type { Logger }
 
@@ -44,18 +45,26 @@ export function createLogger(
   { stream, format = defaultFormat() }: LoggerOptions = {},
 ): Logger {
   const levels = typeof given === 'string' ? readLogLevels(given) : given
-  const out = stream ?? destination({ fd: 2, sync: true })
+  const out = stream ?? { write: writeStandardError }
   const isColoured = stream === undefined && process.stderr.isTTY
+  let unwritten = 0
   const write = (line: string) => {
     const entry = isImportant(line) || format === 'text' ? (JSON.parse(line) as Line) : undefined
     if (entry !== undefined && entry.level >= WARN) keep(entry)
     out.write(format === 'text' ? textLine(entry!, isColoured) : escapeJson(line))
+    const lost = stream === undefined ? takeLost() : 0
+    if (lost > 0) unwritten += lost
+    else if (unwritten > 0) {
+      const count = unwritten
+      unwritten = 0
+      log.warn(`${count} lines of the log could not be written`)
+    }
   }
   const numberOf = (name: string) => pino.levels.values[name] ?? Number.POSITIVE_INFINITY
   const least = [levels.most, ...levels.byPart.values()].sort(
     (a, b) => LOG_LEVELS.indexOf(a) - LOG_LEVELS.indexOf(b),
   )
-  return pino(
+  const log = pino(
     {
       level: least[0]!,
       base: null,
@@ -73,6 +82,7 @@ export function createLogger(
     },
     { write },
   )
+  return log
 }
 
 /** A terminal is read by people. systemd's journal, a file and a pipe are read by programs. */
