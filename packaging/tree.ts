@@ -104,7 +104,9 @@ export async function buildTree(target: Target, folder: string, cache: string): 
     '-isystem',
     `${sysroot}/usr/include`,
   ]
-  const libraries = [`-L${sysroot}/usr/lib/${target.triplet}`, `-L${sysroot}/lib/${target.triplet}`]
+  // dlopen(3) was in a library of its own then.
+  const dynamic = ['-Wl,--as-needed', '-ldl', '-Wl,--no-as-needed']
+  const libraries = [...dynamic, `-L${sysroot}/usr/lib/${target.triplet}`, `-L${sysroot}/lib/${target.triplet}`]
   const compile = [`--sysroot=${sysroot}`, ...include, `-ffile-prefix-map=${root}/=`]
   const compiler = `${target.triplet}-gcc`
   const bpf = libbpfFlags(libbpf)

@@ -28,7 +28,11 @@ install_conf() {
   if [ -e $conf ]; then
     if cmp -s $conf $state/weir.conf.packaged; then cp /usr/share/weir/weir.conf $conf; fi
   elif [ ! -e /etc/hsflowd.conf ] && [ ! -e $state/weir.conf.packaged ]; then
-    cp /usr/share/weir/weir.conf $conf || echo "weir: $conf cannot be written; name another file with 'weir run -f'"
+    if cp /usr/share/weir/weir.conf $conf; then
+      echo "weir: samples go to this machine, 127.0.0.1, until $conf names another collector"
+    else
+      echo "weir: $conf cannot be written; name another file with 'weir run -f'"
+    fi
   fi
   cp /usr/share/weir/weir.conf $state/weir.conf.packaged || true
 }
