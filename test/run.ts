@@ -1,6 +1,6 @@
 /**
- * Runs the tests: `node test/run.ts [unit|vm|all]`. Unit, property, golden and network namespace tests run here;
- * the kernel tests run in virtual machines with Debian's kernels.
+ * Runs the tests: `node test/run.ts [unit|vm|packages|all]`. Unit, property, golden and network namespace tests run here;
+ * the kernel tests run in virtual machines with Debian's kernels; packages are built and installed on clean systems.
  */
 import { spawn } from 'node:child_process'
 import { globSync } from 'node:fs'
@@ -25,7 +25,9 @@ function run(args: string[]): Promise<number> {
 
 const steps: { name: string; args: string[] }[] = []
 if (what === 'all' || what === 'unit') {
-  const files = globSync('test/**/*.test.ts', { cwd: root }).filter(file => !file.startsWith('test/vm/'))
+  const files = globSync('test/**/*.test.ts', { cwd: root }).filter(
+    file => !/^test\/(vm|packages)\//.test(file),
+  )
   const limits = ['--test-timeout=120000', '--test-concurrency=2']
   steps.push({
     name: `${files.length} files of unit, property, golden and namespace tests`,
@@ -36,8 +38,18 @@ if (what === 'all' || what === 'vm') {
   const files = globSync('test/vm/guest/*.test.ts', { cwd: root })
   steps.push({ name: 'kernel tests in virtual machines', args: ['test/vm/run.ts', ...files.sort()] })
 }
+if (what === 'all' || what === 'packages') {
+  const files = globSync('test/packages/*.test.ts', { cwd: root })
+  steps.push(
+    { name: 'building packages and clean systems', args: ['test/packages/prepare.ts'] },
+    {
+      name: `${files.length} files of tests of packages`,
+      args: ['--test', '--test-timeout=300000', '--test-concurrency=2', ...files.sort()],
+    },
+  )
+}
 if (steps.length === 0) {
-  console.error(`test: unknown set '${what}'; give unit, vm or all`)
+  console.error(`test: unknown set '${what}'; give unit, vm, packages or all`)
   process.exit(2)
 }
 

@@ -31,6 +31,8 @@ export interface RunOptions {
   readonly environment?: NodeJS.ProcessEnv
   /** What is done before, in the mount namespace of the command alone; the root is "$0". */
   readonly before?: readonly string[]
+  /** The whole system is read-only. */
+  readonly readOnly?: boolean
   readonly input?: string
 }
 
@@ -43,7 +45,7 @@ export class Root {
     this.namespace = namespace
   }
 
-  /** The system `name` of test/packages/root.sh, whose writes go to a layer that is removed with the test. */
+  /** The system `suite` of test/packages/root.sh, whose writes go to a layer that is removed with the test. */
   static make(scope: Scope, suite: string, namespace: string): Root {
     const script = join(import.meta.dirname, 'root.sh')
     const lower = execFileSync('sh', [script, suite, suite], {
@@ -51,14 +53,17 @@ export class Root {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     const work = mkdtempSync(join(tmpdir(), `weir-root-${suite}-`))
-    scope.after(() => rmSync(work, { recursive: true, force: true }))
+    const made = new Root(join(work, 'root'), namespace)
+    scope.after(() => {
+      endProcesses(made)
+      for (const path of [made.path, work]) spawnSync('umount', ['-l', path])
+      rmSync(work, { recursive: true, force: true })
+    })
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1g', 'weir-root', work])
-    scope.after(() => void spawnSync('umount', ['-l', work]))
     for (const name of ['upper', 'work', 'root']) mkdirSync(join(work, name))
     const layers = `lowerdir=${lower.trim()},upperdir=${work}/upper,workdir=${work}/work`
-    execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', layers, join(work, 'root')])
-    scope.after(() => void spawnSync('umount', ['-l', join(work, 'root')]))
-    return new Root(join(work, 'root'), namespace)
+    execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', layers, made.path])
+    return made
   }
 
   /** Runs a shell's line in the system. */
@@ -107,8 +112,9 @@ export class Root {
     return found.trim().split('\n').sort()
   }
 
-  #command(line: string, { before = [] }: RunOptions): string[] {
-    const script = ['set -e', ...ENTER, ...before, 'exec chroot "$0" /bin/sh -c "$1"'].join('\n')
+  #command(line: string, { before = [], readOnly = false }: RunOptions): string[] {
+    const first = readOnly ? ['mount --bind "$0" "$0"', 'mount -o remount,bind,ro "$0"', 'cd "$0"'] : []
+    const script = ['set -e', ...first, ...ENTER, ...before, 'exec chroot "$0" /bin/sh -c "$1"'].join('\n')
     return ['netns', 'exec', this.namespace, 'sh', '-c', script, this.path, line]
   }
 }
@@ -123,7 +129,7 @@ function environment(options: RunOptions): NodeJS.ProcessEnv {
 }
 
 /** Ends every process whose root is this one. */
-export function endProcesses(root: Root): void {
+function endProcesses(root: Root): void {
   for (const entry of readdirSync('/proc')) {
     if (!/^\d+$/.test(entry)) continue
     try {

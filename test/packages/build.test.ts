@@ -1,0 +1,141 @@
+/** The packages themselves: the same bytes each time, nothing missing and nothing too new or too large in them. */
+import assert from 'node:assert/strict'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, type TestContext, test } from 'node:test'
+import { version } from '../../agent/version.ts'
+import { buildDeb } from '../../packaging/deb.ts'
+import { checkFloor, neededVersions } from '../../packaging/floor.ts'
+import { buildImage } from '../../packaging/image.ts'
+import { buildRpm } from '../../packaging/rpm.ts'
+import { TARGETS } from '../../packaging/targets.ts'
+import { buildTree, digestOf, folderOf, treeBytes } from '../../packaging/tree.ts'
+import { PACKAGES, packageFile } from './root.ts'
+
+const MOST_DEB_BYTES = 30e6
+const MOST_INSTALLED_BYTES = 110 * 1024 * 1024
+const [AMD64, ARM64] = TARGETS as [(typeof TARGETS)[0], (typeof TARGETS)[0]]
+
+function folder(t: TestContext): string {
+  const path = mkdtempSync(join(tmpdir(), 'weir-packages-'))
+  t.after(() => rmSync(path, { recursive: true, force: true }))
+  return path
+}
+
+function digest(file: string): string {
+  return createHash('sha256').update(readFileSync(file)).digest('hex')
+}
+
+describe('built twice, from nothing, in other folders and with another umask', () => {
+  for (const target of TARGETS) {
+    test(`${target.name}: the same tree and the same packages`, async t => {
+      const umask = process.umask()
+      t.after(() => void process.umask(umask))
+      process.env.SOURCE_DATE_EPOCH = '1750000000'
+      const builds: { tree: string; files: string[] }[] = []
+      for (const bits of [0o022, 0o077]) {
+        process.umask(bits)
+        const output = join(folder(t), 'some/where')
+        mkdirSync(output, { recursive: true })
+        const tree = join(output, 'tree')
+        await buildTree(target, tree, join(output, 'cache'))
+        const options = { target, version, tree, output, level: 0 }
+        // One machine's packages stand for those of both: they are written by the same programs.
+        const builders = target === AMD64 ? [buildDeb, buildRpm, buildImage] : [buildDeb]
+        builds.push({ tree: digestOf(tree), files: builders.map(build => digest(build(options))) })
+        rmSync(tree, { recursive: true })
+      }
+      assert.deepEqual(builds[1], builds[0])
+    })
+  }
+})
+
+test('sizes', () => {
+  const deb = statSync(packageFile('_amd64.deb')).size
+  const installed = treeBytes(join(PACKAGES, 'tree-amd64'))
+  console.log(`# deb ${(deb / 1e6).toFixed(1)} MB, installed ${(installed / 1024 / 1024).toFixed(1)} MiB`)
+  assert.ok(deb <= MOST_DEB_BYTES)
+  assert.ok(installed <= MOST_INSTALLED_BYTES)
+})
+
+test('a program that needs a newer C library is refused', t => {
+  const path = folder(t)
+  const source = join(path, 'new.c')
+  // The address of this one was given a new version by glibc 2.34, from which on it is in libc itself.
+  writeFileSync(source, '#include <pthread.h>\nvoid *f(void) { return (void *)pthread_create; }\n')
+  const file = join(path, 'new.node')
+  execFileSync('gcc', ['-shared', '-fPIC', '-o', file, source])
+  assert.equal(neededVersions(file, AMD64).GLIBC, '2.34')
+  assert.throws(
+    () => checkFloor(path, AMD64),
+    /new\.node needs GLIBC 2\.34; the oldest system to run on has 2\.28/,
+  )
+})
+
+test('licences of all that is inside', () => {
+  const papers = join(PACKAGES, 'tree-amd64/usr/share/doc/weir')
+  const copyright = readFileSync(join(papers, 'copyright'), 'utf8')
+  const licences = readdirSync(join(papers, 'licences'))
+  for (const name of ['Apache-2.0', 'nodejs', 'zlib', 'npm-commander', 'npm-pino', 'npm-systeminformation']) {
+    assert.ok(licences.includes(`${name}.gz`), name)
+  }
+  for (const [, where] of copyright.matchAll(/licences\/(\S+)$/gm)) {
+    const pattern = new RegExp(`^${where!.replaceAll('.', '\\.').replaceAll('*', '.*')}$`)
+    assert.ok(
+      licences.some(name => pattern.test(name)),
+      where,
+    )
+  }
+})
+
+test('arm64: the programs run in the emulator', t => {
+  const base = folderOf(
+    'debian-files.sh',
+    'base-arm64',
+    'trixie+security',
+    'arm64',
+    'libc6',
+    'libgcc-s1',
+    'libstdc++6',
+    'gcc-14-base',
+  )
+  const tree = join(PACKAGES, 'tree-arm64/usr/lib/weir')
+  const emulated = (...args: string[]) =>
+    spawnSync('qemu-aarch64-static', ['-L', base, join(tree, 'node'), ...args], { encoding: 'utf8' })
+  const weir = (...args: string[]) => emulated(join(tree, 'weir.mjs'), ...args)
+  assert.equal(weir('--version').stdout.trim(), version)
+
+  const path = folder(t)
+  const good = join(path, 'good.conf')
+  writeFileSync(good, 'sFlow { collector { ip = 192.0.2.1 } }\n')
+  assert.match(weir('check', '-f', good).stdout, /good\.conf: ok/)
+  const bad = join(path, 'bad.conf')
+  writeFileSync(bad, 'sFlow { poling = 20 }\n')
+  assert.match(weir('check', '-f', bad).stderr, /bad\.conf:1:9: .*\n.*\n.*did you mean polling\?/)
+
+  const vector = readFileSync(
+    join(import.meta.dirname, '../vectors/sflow/compact-interfaces/bytes.hex'),
+    'utf8',
+  )
+  const datagram = join(path, 'datagram')
+  writeFileSync(datagram, Buffer.from(vector.replace(/#.*$/gm, '').replace(/\s+/g, ''), 'hex'))
+  const here = spawnSync(process.execPath, ['agent/main.ts', 'decode', datagram], {
+    encoding: 'utf8',
+    cwd: join(import.meta.dirname, '../..'),
+  })
+  assert.equal(here.status, 0, here.stderr)
+  assert.equal(weir('decode', datagram).stdout, here.stdout)
+
+  // The addons load and their functions are there; what they call, the emulator has not (bpf(2), netlink).
+  const addons = readdirSync(join(tree, 'native')).sort()
+  const script = `for (const name of ${JSON.stringify(addons)}) {
+    const addon = require(${JSON.stringify(tree)} + '/native/' + name)
+    console.log(name, Object.keys(addon).length > 0)
+  }`
+  const loaded = emulated('-e', script)
+  assert.equal(loaded.stdout, addons.map(name => `${name} true\n`).join(''), loaded.stderr)
+  assert.deepEqual(Object.keys(neededVersions(join(tree, 'native/bpf.node'), ARM64)), ['GLIBC'])
+})
