@@ -13,7 +13,7 @@ import {
 import { join } from 'node:path'
 import { DEBIAN_SCRIPTS } from './scripts.ts'
 import type { Target } from './targets.ts'
-import { compress, run, sourceDate, treeBytes } from './tree.ts'
+import { compress, run, sourceDate, treeBytes, usualBits } from './tree.ts'
 
 const MAINTAINER = 'The weir authors <weir@example.com>'
 
@@ -30,6 +30,7 @@ export interface PackageOptions {
 
 /** Builds the package and gives its path. No root is needed: everything in it belongs to root all the same. */
 export function buildDeb({ target, version, tree, output, level }: PackageOptions): string {
+  usualBits()
   const work = join(output, `.deb-${target.name}`)
   rmSync(work, { recursive: true, force: true })
   cpSync(tree, work, { recursive: true, verbatimSymlinks: true, preserveTimestamps: true })

@@ -19,7 +19,7 @@ import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import type { PackageOptions } from './deb.ts'
 import { BASE, type Target } from './targets.ts'
-import { folderOf, run, sourceDate } from './tree.ts'
+import { folderOf, run, sourceDate, usualBits } from './tree.ts'
 
 /** What the agent becomes in a container; the number of the sFlow port, so that it is nobody's on the host. */
 const USER = 6343
@@ -29,6 +29,7 @@ const LIBRARIES = ['libc', 'libm', 'libdl', 'libpthread', 'libresolv', 'libgcc_s
 
 /** Builds the archive and gives its path. No root and no container engine is needed. */
 export function buildImage({ target, version, tree, output, level }: PackageOptions): string {
+  usualBits()
   const work = join(output, `.image-${target.name}`)
   rmSync(work, { recursive: true, force: true })
   const root = join(work, 'root')

@@ -3,10 +3,11 @@ import { cpSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from
 import { join } from 'node:path'
 import type { PackageOptions } from './deb.ts'
 import { RPM_SCRIPTS } from './scripts.ts'
-import { run, sourceDate } from './tree.ts'
+import { run, sourceDate, usualBits } from './tree.ts'
 
 /** Builds the package and gives its path. No root is needed. */
 export function buildRpm({ target, version, tree, output, level }: PackageOptions): string {
+  usualBits()
   const work = join(output, `.rpm-${target.name}`)
   rmSync(work, { recursive: true, force: true })
   const files = join(work, 'files')

@@ -25,6 +25,11 @@ import { SYSROOT, type Target } from './targets.ts'
 
 const root = join(import.meta.dirname, '..')
 
+/** What is written from here on has the usual bits, whatever the user's habit is. */
+export function usualBits(): void {
+  process.umask(0o022)
+}
+
 /** When the sources were last changed, seconds; the time of every file in a package. */
 export function sourceDate(): number {
   const given = process.env.SOURCE_DATE_EPOCH
@@ -66,6 +71,7 @@ export function folderOf(script: string, ...args: string[]): string {
  * native parts. The same sources give the same bytes.
  */
 export async function buildTree(target: Target, folder: string, cache: string): Promise<void> {
+  usualBits()
   const sysroot = folderOf(
     'debian-files.sh',
     `sysroot-${target.name}`,
@@ -106,7 +112,11 @@ export async function buildTree(target: Target, folder: string, cache: string): 
   ]
   // dlopen(3) was in a library of its own then.
   const dynamic = ['-Wl,--as-needed', '-ldl', '-Wl,--no-as-needed']
-  const libraries = [...dynamic, `-L${sysroot}/usr/lib/${target.triplet}`, `-L${sysroot}/lib/${target.triplet}`]
+  const libraries = [
+    ...dynamic,
+    `-L${sysroot}/usr/lib/${target.triplet}`,
+    `-L${sysroot}/lib/${target.triplet}`,
+  ]
   const compile = [`--sysroot=${sysroot}`, ...include, `-ffile-prefix-map=${root}/=`]
   const compiler = `${target.triplet}-gcc`
   const bpf = libbpfFlags(libbpf)

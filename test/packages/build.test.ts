@@ -2,7 +2,16 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
@@ -11,7 +20,7 @@ import { buildDeb } from '../../packaging/deb.ts'
 import { checkFloor, neededVersions } from '../../packaging/floor.ts'
 import { buildImage } from '../../packaging/image.ts'
 import { buildRpm } from '../../packaging/rpm.ts'
-import { TARGETS } from '../../packaging/targets.ts'
+import { BASE, TARGETS } from '../../packaging/targets.ts'
 import { buildTree, digestOf, folderOf, treeBytes } from '../../packaging/tree.ts'
 import { PACKAGES, packageFile } from './root.ts'
 
@@ -92,19 +101,17 @@ test('licences of all that is inside', () => {
 })
 
 test('arm64: the programs run in the emulator', t => {
-  const base = folderOf(
-    'debian-files.sh',
-    'base-arm64',
-    'trixie+security',
-    'arm64',
-    'libc6',
-    'libgcc-s1',
-    'libstdc++6',
-    'gcc-14-base',
-  )
+  const base = folderOf('debian-files.sh', `base-${ARM64.name}`, BASE.suite, ARM64.name, ...BASE.packages)
+  // The libraries as a system has them: /lib is a link.
+  const system = folder(t)
+  for (const [name, to] of [
+    ['lib', 'usr/lib'],
+    ['usr', 'usr'],
+  ] as const)
+    symlinkSync(join(base, to), join(system, name))
   const tree = join(PACKAGES, 'tree-arm64/usr/lib/weir')
   const emulated = (...args: string[]) =>
-    spawnSync('qemu-aarch64-static', ['-L', base, join(tree, 'node'), ...args], { encoding: 'utf8' })
+    spawnSync('qemu-aarch64-static', ['-L', system, join(tree, 'node'), ...args], { encoding: 'utf8' })
   const weir = (...args: string[]) => emulated(join(tree, 'weir.mjs'), ...args)
   assert.equal(weir('--version').stdout.trim(), version)
 
@@ -114,7 +121,7 @@ test('arm64: the programs run in the emulator', t => {
   assert.match(weir('check', '-f', good).stdout, /good\.conf: ok/)
   const bad = join(path, 'bad.conf')
   writeFileSync(bad, 'sFlow { poling = 20 }\n')
-  assert.match(weir('check', '-f', bad).stderr, /bad\.conf:1:9: .*\n.*\n.*did you mean polling\?/)
+  assert.match(weir('check', '-f', bad).stderr, /bad\.conf:1:9: [^]*did you mean polling\?/)
 
   const vector = readFileSync(
     join(import.meta.dirname, '../vectors/sflow/compact-interfaces/bytes.hex'),
