@@ -38,7 +38,7 @@ if (what === 'all' || what === 'vm') {
   const files = globSync('test/vm/guest/*.test.ts', { cwd: root })
   steps.push({ name: 'kernel tests in virtual machines', args: ['test/vm/run.ts', ...files.sort()] })
 }
-if (what === 'all' || what === 'packages') {
+if (what === 'packages') {
   const files = globSync('test/packages/*.test.ts', { cwd: root })
   steps.push(
     { name: 'building packages and clean systems', args: ['test/packages/prepare.ts'] },
