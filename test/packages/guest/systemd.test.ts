@@ -1,7 +1,7 @@
 /** The package under a real systemd, from installation to removal. Runs in a guest with a Debian of its own. */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { SFLOW_PORT } from '../../../agent/wire/sflow/datagram.ts'
@@ -11,6 +11,7 @@ import { packageFile } from '../root.ts'
 const PEER = 'peer'
 /** weir0 is sampled by BPF, weir1 by tc. */
 const NET = ['192.0.2', '198.51.100'] as const
+const PATIENCE_MS = 160_000
 const MEMORY_MAX = 96 * 1024 * 1024
 
 function shell(line: string): string {
@@ -23,6 +24,14 @@ function property(name: string): string {
   return execFileSync('systemctl', ['show', '--property', name, '--value', 'weir.service'], {
     encoding: 'utf8',
   }).trim()
+}
+
+/** Settings of the unit for this test. */
+function dropIn(lines: string): void {
+  const folder = '/run/systemd/system/weir.service.d'
+  mkdirSync(folder, { recursive: true })
+  writeFileSync(join(folder, 'test.conf'), `[Service]\n${lines}\n`)
+  shell('systemctl daemon-reload')
 }
 
 /** What hangs on the interfaces in the kernel. */
@@ -55,20 +64,28 @@ describe('under systemd', { concurrency: false }, () => {
   const ping = () => void spawnSync('ping', ['-q', '-c', '20', '-i', '0.01', `${NET[0]}.2`])
   const expectSamples = async () => {
     collector.arrivals.length = 0
-    await until('counters samples', () => countersSamplesOf(collector, { type: 2, index: 1 })[0])
-    await until('flow samples', () => {
+    const host = { type: 2, index: 1 }
+    await until('counters samples', () => countersSamplesOf(collector, host)[0], PATIENCE_MS)
+    const look = () => {
       ping()
       return flowSamplesOf(collector)[0]
-    })
+    }
+    await until('flow samples', look, PATIENCE_MS)
   }
   /** Waits for another main process than this one. */
   const another = (pid: string) =>
-    until('another process', () => {
-      const now = property('MainPID')
-      return property('ActiveState') === 'active' && now !== pid && now !== '0' ? now : undefined
-    })
+    until(
+      'another process',
+      () => {
+        const now = property('MainPID')
+        return property('ActiveState') === 'active' && now !== pid && now !== '0' ? now : undefined
+      },
+      PATIENCE_MS,
+    )
 
   test('installing starts it, by its own user', () => {
+    // An emulated processor beside busy others takes a minute for what takes a tenth of a second.
+    dropIn('TimeoutStartSec=600\nTimeoutStopSec=600\nWatchdogSec=600')
     shell(`dpkg -i ${packageFile('_amd64.deb')}`)
     assert.equal(property('ActiveState'), 'active')
     assert.equal(property('UnitFileState'), 'enabled')
@@ -129,8 +146,7 @@ describe('under systemd', { concurrency: false }, () => {
   })
 
   test('hung: the watchdog ends it, and it is started again', async () => {
-    shell('mkdir -p /run/systemd/system/weir.service.d')
-    writeFileSync('/run/systemd/system/weir.service.d/watchdog.conf', '[Service]\nWatchdogSec=5\n')
+    dropIn('TimeoutStartSec=600\nTimeoutStopSec=600\nWatchdogSec=30')
     shell('systemctl daemon-reload && systemctl restart weir')
     await expectSamples()
     const pid = property('MainPID')
