@@ -1,0 +1,63 @@
+/** The configuration of a container, from its environment. */
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { containerConfiguration } from '../../agent/command/container.ts'
+import { loadConfig } from '../../agent/config/load.ts'
+
+describe('from the environment', () => {
+  test('everything that can be said', () => {
+    const text = containerConfiguration({
+      COLLECTOR: '192.0.2.1, [2001:db8::1]:6344 collector.example.com:7000,2001:db8::2',
+      SAMPLING: '100',
+      POLLING: '5',
+      AGENT: 'eth0',
+      INTERFACES: 'eth1-3 swp9',
+      DROPS: 'on',
+      SUBAGENT: '7',
+    })
+    const { config, problems } = loadConfig(text, 'container')
+    assert.deepEqual(problems, [], text)
+    assert.deepEqual(
+      config!.collectors.map(({ host, port }) => `${host} ${port}`),
+      ['192.0.2.1 6343', '2001:db8::1 6344', 'collector.example.com 7000', '2001:db8::2 6343'],
+    )
+    assert.equal(config!.sampling.rate, 100)
+    assert.equal(config!.polling.seconds, 5)
+    assert.equal(config!.agent.device, 'eth0')
+    assert.equal(config!.subAgentId, 7)
+    assert.notEqual(config!.dropmon, undefined)
+    assert.deepEqual(
+      config!.pcap.map(({ device, sampling }) => [device, sampling]),
+      [undefined, 'eth1', 'eth2', 'eth3', 'swp9'].map(device => [device, 100]),
+    )
+  })
+
+  test('the least', () => {
+    const { config, problems } = loadConfig(containerConfiguration({ COLLECTOR: '192.0.2.1' }), 'container')
+    assert.deepEqual(problems, [])
+    assert.equal(config!.pcap.length, 33)
+    assert.equal(config!.dropmon, undefined)
+  })
+
+  test('SAMPLING=0 takes no packets; an address for AGENT', () => {
+    const text = containerConfiguration({ COLLECTOR: '192.0.2.1', SAMPLING: '0', AGENT: '192.0.2.9' })
+    const { config } = loadConfig(text, 'container')
+    assert.deepEqual(config!.pcap, [])
+    assert.equal(config!.agent.address, '192.0.2.9')
+  })
+
+  for (const [environment, expected] of [
+    [{}, /^COLLECTOR names nobody to send to, and no \/etc\/weir\.conf is mounted$/],
+    [{ COLLECTOR: 'a:b:c' }, /^COLLECTOR: "a:b:c" is no ADDRESS or ADDRESS:PORT$/],
+    [{ COLLECTOR: 'a}{b' }, /^COLLECTOR: "a\}\{b" is no ADDRESS/],
+    [{ COLLECTOR: 'a', SAMPLING: '1k' }, /^SAMPLING=1k: expected a whole number$/],
+    [{ COLLECTOR: 'a', POLLING: '-1' }, /^POLLING=-1: expected a whole number$/],
+    [{ COLLECTOR: 'a', DROPS: 'yes' }, /^DROPS=yes: expected on or off$/],
+    [{ COLLECTOR: 'a', INTERFACES: 'eth9-1' }, /^INTERFACES: "eth9-1" is no range of up to 512$/],
+    [{ COLLECTOR: 'a', INTERFACES: 'eth0}' }, /^INTERFACES: "eth0\}" is no name of an interface$/],
+  ] as const) {
+    test(`refused: ${JSON.stringify(environment)}`, () => {
+      assert.throws(() => containerConfiguration(environment), { message: expected })
+    })
+  }
+})
