@@ -26,7 +26,7 @@ const OUR_NAMESPACE = '/proc/self/ns/net'
 
 test('containers and services in control groups of version 2', {
   skip: !inGuest && 'needs the virtual machine',
-  timeout: 170_000,
+  timeout: 300_000,
 }, async t => {
   const scope = reversed(t)
   const folder = mkdtempSync('/tmp/weir-virtual-')
