@@ -25,7 +25,7 @@ export function hostNetIoReader(
   return {
     record: hostNetIo,
     async read() {
-      return sumOfDevices(parseNetDev(await readTextFile(root, 'proc/net/dev')), countedDevices(devices()))
+      return sumOfDevices(parseNetDev(await readTextFile(root, 'proc/net/dev'), countedDevices(devices())))
     },
   }
 }
@@ -71,17 +71,24 @@ export interface DeviceCounters {
   readonly dropsOut: bigint
 }
 
-/** Two lines of headings, then `name: ` and 8 numbers for each direction. */
-export function parseNetDev(file: TextFile): DeviceCounters[] {
+/**
+ * Two lines of headings, then `name: ` and 8 numbers for each direction. Of the devices that are not `counted` nothing
+ * but the name is looked at: a host can have thousands of them.
+ */
+export function parseNetDev(file: TextFile, counted: ReadonlySet<string>): DeviceCounters[] {
   const devices: DeviceCounters[] = []
   for (const [i, line] of file.text.split('\n').entries()) {
     if (i < 2 || line === '') continue
-    const match = /^\s*(\S+):\s*(.*)$/.exec(line)
-    if (match === null) {
+    const colon = line.lastIndexOf(':')
+    if (colon < 0) {
       throw new FileFormatError(file.path, i + 1, `expected a device name and a colon, got "${line}"`)
     }
-    const name = match[1]!
-    const words = match[2]!.split(/\s+/)
+    const name = line.slice(0, colon).trim()
+    if (!counted.has(name)) continue
+    const words = line
+      .slice(colon + 1)
+      .trim()
+      .split(/\s+/)
     const field = (column: number, what: string) =>
       parseCounter(file, i + 1, `${name}: ${what}`, words[column])
     devices.push({
@@ -99,10 +106,9 @@ export function parseNetDev(file: TextFile): DeviceCounters[] {
   return devices
 }
 
-export function sumOfDevices(devices: readonly DeviceCounters[], counted: ReadonlySet<string>): HostNetIo {
-  const chosen = devices.filter(device => counted.has(device.name))
+export function sumOfDevices(devices: readonly DeviceCounters[]): HostNetIo {
   const sum = (value: (device: DeviceCounters) => bigint) =>
-    chosen.reduce((total, device) => total + value(device), 0n)
+    devices.reduce((total, device) => total + value(device), 0n)
   return {
     bytes_in: sum(device => device.bytesIn),
     pkts_in: low32(sum(device => device.packetsIn)),

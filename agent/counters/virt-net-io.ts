@@ -27,7 +27,7 @@ export function virtNetIoReader(
       const now = devices()
       if (now === undefined) return undefined
       const file = await readTextFile(root, `proc/${now.pid}/net/dev`)
-      return sumOfDevices(parseNetDev(file), now.counted)
+      return sumOfDevices(parseNetDev(file, now.counted))
     },
   }
 }

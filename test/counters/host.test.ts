@@ -21,6 +21,7 @@ import {
 import { countersSampleSize, writeCountersSample } from '../../agent/wire/sflow/samples.ts'
 import { UNKNOWN32 } from '../../agent/wire/struct.ts'
 import { Writer } from '../../agent/wire/xdr.ts'
+import { port } from '../support/port.ts'
 import { capturedHosts, HOSTS, openHost } from './captured-host.ts'
 
 /** All structures of a captured host, in the order of their records. */
@@ -45,7 +46,8 @@ function makeTree(t: TestContext, changes: Record<string, string | undefined>, h
 }
 
 function readersOf(root: string) {
-  return hostReaders({ root, uuid: undefined, interfaces: () => [] })
+  const eth0 = { ...port(2, 'eth0'), mac: undefined }
+  return hostReaders({ root, uuid: undefined, interfaces: () => [eth0] })
 }
 
 describe('the structures of a captured host (UPDATE=1 rewrites what is expected)', () => {
