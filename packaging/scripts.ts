@@ -11,11 +11,15 @@ export const DEBIAN_SCRIPTS: Readonly<Record<string, string>> = {
     add_user
     install_conf
     install_auto
-    if [ -n "\${2-}" ]; then start_agent restart; else start_agent start; fi
+    # Also when it is installed again after it had been removed.
+    if [ -n "\${2-}" ] && [ ! -e $state/removed ]; then restart_agent; else start_agent; fi
     ;;
 esac`),
   prerm: script(`case $1 in
-  remove) stop_agent ;;
+  remove)
+    stop_agent
+    touch $state/removed || true
+    ;;
 esac`),
   postrm: script(`case $1 in
   remove)
@@ -36,7 +40,7 @@ export const RPM_SCRIPTS: Readonly<Record<string, string>> = {
   post: body(`add_user
 install_conf
 install_auto
-if [ "$1" -gt 1 ]; then start_agent restart; else start_agent start; fi`),
+if [ "$1" -gt 1 ]; then restart_agent; else start_agent; fi`),
   preun: body(`if [ "$1" = 0 ]; then stop_agent; fi`),
   // rpm has no purge: a configuration that nobody has changed goes, another one stays as rpm's own do.
   postun: body(`if [ "$1" = 0 ]; then

@@ -59,7 +59,7 @@ hsflowd_runs() {
 
 # Starts the agent, or says why not and what to do.
 start_agent() {
-  verb=$1
+  rm -f $state/removed
   if hsflowd_runs; then
     cat <<TEXT
 weir: hsflowd runs on this machine: weir is installed and not started, because collectors would get everything twice.
@@ -77,12 +77,22 @@ TEXT
   if systemd; then
     systemctl daemon-reload || true
     systemctl enable weir.service || true
-    systemctl "$verb" weir.service || echo "weir: it did not start: see 'systemctl status weir'"
+    systemctl start weir.service || echo "weir: it did not start: see 'systemctl status weir'"
   elif command -v update-rc.d >/dev/null; then
     update-rc.d weir defaults >/dev/null || true
     if [ ! -e /.dockerenv ] && [ -e /sbin/init ] && command -v runlevel >/dev/null; then
-      /etc/init.d/weir "$verb" || true
+      /etc/init.d/weir start || true
     fi
+  fi
+}
+
+# The new version takes the place of one that runs; whether it is started with the system stays as somebody has set it.
+restart_agent() {
+  if systemd; then
+    systemctl daemon-reload || true
+    systemctl try-restart weir.service || echo "weir: it did not start: see 'systemctl status weir'"
+  elif /etc/init.d/weir status >/dev/null 2>&1; then
+    /etc/init.d/weir restart || true
   fi
 }
 
