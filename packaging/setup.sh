@@ -87,7 +87,6 @@ case $step in
   packages)
     debian debootstrap qemu-user-static runc frr iproute2 iputils-ping tcpdump
     package
-    vm
     ;;
   *)
     say "unknown step '$step'"
