@@ -112,6 +112,8 @@ export class Poller {
   readonly #timeoutMs: number
   readonly #originMs: number
   readonly #sources = new Map<number, Source>()
+  /** Sources by the time when they are due: those of a phase together. Some may be gone, or due at another time by now. */
+  readonly #due = new Map<number, Source[]>()
   readonly #totals = new Map<string, ReaderTotals>()
   readonly #failed: Loss
   readonly #timedOut: Loss
@@ -181,8 +183,8 @@ export class Poller {
       isPolling: false,
       sequence: 0,
     }
-    if (intervalMs > 0) added.dueMs = this.#firstDue(added)
     this.#sources.set(key(type, index), added)
+    if (intervalMs > 0) this.#schedule(added, this.#firstDue(added))
     this.#wakeBy(added.dueMs)
   }
 
@@ -201,7 +203,7 @@ export class Poller {
     const source = this.#sources.get(key(type, index))
     if (source === undefined || source.intervalMs === intervalMs) return
     source.intervalMs = intervalMs
-    source.dueMs = this.#dueAfter(source, this.#now())
+    this.#schedule(source, this.#dueAfter(source, this.#now()))
     this.#wakeBy(source.dueMs)
   }
 
@@ -248,7 +250,7 @@ export class Poller {
   /** Sleeps until the first source is due. */
   #sleep(): void {
     let first = Number.POSITIVE_INFINITY
-    for (const { dueMs } of this.#sources.values()) if (dueMs < first) first = dueMs
+    for (const dueMs of this.#due.keys()) if (dueMs < first) first = dueMs
     this.#wakeMs = Number.POSITIVE_INFINITY
     this.#wakeBy(first)
   }
@@ -265,22 +267,39 @@ export class Poller {
   readonly #wake = (): void => {
     const now = this.#now()
     let first = Number.POSITIVE_INFINITY
-    for (const source of this.#sources.values()) {
-      if (source.dueMs > now) {
-        if (source.dueMs < first) first = source.dueMs
+    for (const [ms, sources] of this.#due) {
+      if (ms > now) {
+        if (ms < first) first = ms
         continue
       }
-      const { dueMs, intervalMs } = source
-      // The first poll is off the phase: half an interval lies between it and the second at least.
-      source.dueMs = this.#dueAfter(source, source.sequence === 0 ? now + intervalMs / 2 : now)
-      if (source.dueMs < first) first = source.dueMs
-      const skipped = Math.floor((now - dueMs) / intervalMs)
-      this.#missed.count += skipped * source.readers.length
-      if (source.isPolling) this.#missed.count += source.readers.length
-      else this.#poll(source)
+      this.#due.delete(ms)
+      for (const source of sources) {
+        // Gone meanwhile, or due at another time.
+        if (source.dueMs !== ms || this.#sources.get(key(source.type, source.index)) !== source) continue
+        this.#pollDue(source, now)
+        if (source.dueMs < first) first = source.dueMs
+      }
     }
     this.#wakeMs = Number.POSITIVE_INFINITY
     this.#wakeBy(first)
+  }
+
+  #pollDue(source: Source, now: number): void {
+    const { dueMs, intervalMs } = source
+    // The first poll is off the phase: half an interval lies between it and the second at least.
+    this.#schedule(source, this.#dueAfter(source, source.sequence === 0 ? now + intervalMs / 2 : now))
+    const skipped = Math.floor((now - dueMs) / intervalMs)
+    this.#missed.count += skipped * source.readers.length
+    if (source.isPolling) this.#missed.count += source.readers.length
+    else this.#poll(source)
+  }
+
+  #schedule(source: Source, dueMs: number): void {
+    source.dueMs = dueMs
+    if (dueMs === Number.POSITIVE_INFINITY) return
+    const others = this.#due.get(dueMs)
+    if (others === undefined) this.#due.set(dueMs, [source])
+    else others.push(source)
   }
 
   #poll(source: Source): void {
