@@ -1,11 +1,16 @@
-import { readdir, readFile } from 'node:fs/promises'
+import { readdir, readFile, readlink } from 'node:fs/promises'
 
-/** The process id of a running program by its name (at most 15 characters, proc(5)); undefined when there is none. */
+/**
+ * The process id of a running program by its name (at most 15 characters, proc(5)); undefined when there is none. One that
+ * is known to be in another network namespace does not count; whose namespace may not be seen does.
+ */
 export async function processCalled(name: string, proc = '/proc'): Promise<number | undefined> {
+  const here = await readlink('/proc/self/ns/net')
   for (const entry of await readdir(proc)) {
     if (!/^\d+$/.test(entry)) continue
     const command = await readFile(`${proc}/${entry}/comm`, 'utf8').catch(() => '')
-    if (command.trim() === name) return Number(entry)
+    if (command.trim() !== name) continue
+    if ((await readlink(`/proc/${entry}/ns/net`).catch(() => here)) === here) return Number(entry)
   }
   return undefined
 }

@@ -166,6 +166,8 @@ test('rpm: installed, run and removed', async t => {
     execFileSync('rpm', ['--root', root.path, '--dbpath', '/var/lib/rpm', ...args], {
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'pipe'],
+      // Nothing of the test runner's own reaches the scripts of the package.
+      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' },
     })
   mkdirSync(join(root.path, 'var/lib/rpm'), { recursive: true })
   rpm('--initdb')
