@@ -1,7 +1,7 @@
-import type { DropStatus } from '../drop-reports.ts'
 import type { CollectorStatus } from '../export/collectors.ts'
 import type { DatagramBalance } from '../export/exporter.ts'
 import type { Balance, Ledger } from '../health/ledger.ts'
+import type { DropStatus } from '../parts/drop-reports.ts'
 
 /** The ledger as it is told: for each stage what came, what became of it, and whether the two sides are equal. */
 

@@ -1,7 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Config } from '../config/config.ts'
-import { sourceOf } from '../drop-reports.ts'
 import { builtFile } from '../kernel/addon.ts'
 import { BpfError, BpfObject } from '../kernel/bpf-object.ts'
 import { resolveFamily } from '../kernel/genl.ts'
@@ -14,6 +13,7 @@ import {
   namesOf,
   neededPrivileges,
 } from '../kernel/privileges.ts'
+import { sourceOf } from '../parts/drop-reports.ts'
 import { isFirstNamespace } from '../sources/bpf-drops.ts'
 import { kernelSamples } from '../sources/psample.ts'
 import { NET_DM_FAMILY, NET_DM_GROUP_EVENTS } from '../wire/netlink/drop-monitor.ts'

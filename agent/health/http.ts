@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { ListenAddress } from '../config/config.ts'
 import { listenAtPath } from '../kernel/unix-socket.ts'
 
@@ -22,6 +22,8 @@ export async function serveHttp(
   address: ListenAddress,
   answer: (request: IncomingMessage, response: ServerResponse) => void,
 ): Promise<HttpServer> {
+  // Not before it is needed: in one bundle an import would load it with the agent, and it takes 10 MB.
+  const { createServer } = process.getBuiltinModule('node:http')
   const server = createServer({
     maxHeaderSize: HEADER_BYTES,
     headersTimeout: REQUEST_MS,

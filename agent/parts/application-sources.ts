@@ -1,12 +1,12 @@
 import { isDeepStrictEqual } from 'node:util'
-import { Feed } from './applications/feed.ts'
-import { applicationPolling, applicationRate } from './config/application-rules.ts'
-import type { Config, JsonConfig } from './config/config.ts'
-import { Applications } from './datasource/applications.ts'
-import { SampleWriter } from './datasource/sample-writer.ts'
-import type { Datagrams } from './export/datagrams.ts'
-import type { Ledger } from './health/ledger.ts'
-import type { Logger } from './health/log.ts'
+import { Feed } from '../applications/feed.ts'
+import { applicationPolling, applicationRate } from '../config/application-rules.ts'
+import type { Config, JsonConfig } from '../config/config.ts'
+import { Applications } from '../datasource/applications.ts'
+import { SampleWriter } from '../datasource/sample-writer.ts'
+import type { Datagrams } from '../export/datagrams.ts'
+import type { Ledger } from '../health/ledger.ts'
+import type { Logger } from '../health/log.ts'
 
 /** The wiring of applications that tell of themselves (`json { }`): their data sources stay while the feed changes. */
 

@@ -1,11 +1,11 @@
-import type { Config } from './config/config.ts'
-import { Gpus } from './counters/gpus.ts'
-import { hostReaders } from './counters/host-readers.ts'
-import type { CounterReader } from './counters/reader.ts'
-import type { Poller } from './datasource/poller.ts'
-import type { Logger } from './health/log.ts'
-import type { Interfaces } from './interfaces.ts'
-import { openNvml } from './kernel/nvml.ts'
+import type { Config } from '../config/config.ts'
+import { Gpus } from '../counters/gpus.ts'
+import { hostReaders } from '../counters/host-readers.ts'
+import type { CounterReader } from '../counters/reader.ts'
+import type { Poller } from '../datasource/poller.ts'
+import type { Logger } from '../health/log.ts'
+import type { Interfaces } from '../interfaces.ts'
+import { openNvml } from '../kernel/nvml.ts'
 
 /** The wiring of the counters of the host as a whole: the structures of the kernel, GPUs, and what others add. */
 

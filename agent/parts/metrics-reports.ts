@@ -1,17 +1,17 @@
 import { isDeepStrictEqual } from 'node:util'
-import type { MetricsConfig } from './config/config.ts'
-import { metricsOf } from './control/metrics.ts'
-import type { Status } from './control/status.ts'
-import type { Datagrams } from './export/datagrams.ts'
-import type { HttpServer } from './health/http.ts'
-import type { Ledger, Loss } from './health/ledger.ts'
-import type { Logger } from './health/log.ts'
-import { type Family, OPENMETRICS_TYPE } from './health/openmetrics.ts'
-import { ProcessFigures } from './health/process-figures.ts'
-import { type SampleValue, sampleSize, writeSample } from './wire/sflow/block.ts'
-import { rtmetric } from './wire/sflow/samples.ts'
-import type { ValueOf } from './wire/struct.ts'
-import { Writer } from './wire/xdr.ts'
+import type { MetricsConfig } from '../config/config.ts'
+import { metricsOf } from '../control/metrics.ts'
+import type { Status } from '../control/status.ts'
+import type { Datagrams } from '../export/datagrams.ts'
+import type { HttpServer } from '../health/http.ts'
+import type { Ledger, Loss } from '../health/ledger.ts'
+import type { Logger } from '../health/log.ts'
+import { type Family, OPENMETRICS_TYPE } from '../health/openmetrics.ts'
+import { ProcessFigures } from '../health/process-figures.ts'
+import { type SampleValue, sampleSize, writeSample } from '../wire/sflow/block.ts'
+import { rtmetric } from '../wire/sflow/samples.ts'
+import type { ValueOf } from '../wire/struct.ts'
+import { Writer } from '../wire/xdr.ts'
 
 /** The wiring of metrics: a page for those who ask, and samples for collectors. */
 
@@ -83,7 +83,7 @@ export class MetricsReports {
 
   async #listen(address: NonNullable<MetricsConfig['listen']>): Promise<void> {
     // Only then: the daemon does not carry a web server otherwise.
-    const { serveHttp } = await import('./health/http.ts')
+    const { serveHttp } = await import('../health/http.ts')
     this.#server = await serveHttp(address, (request, response) => {
       const { pathname } = URL.parse(request.url ?? '', 'http://localhost') ?? { pathname: '' }
       if (pathname !== '/metrics') {

@@ -1,9 +1,9 @@
-import { TcpAnnotator } from './annotations/tcp.ts'
-import type { TcpInfoConfig } from './config/config.ts'
-import type { Ledger } from './health/ledger.ts'
-import type { Logger } from './health/log.ts'
-import type { Interfaces } from './interfaces.ts'
-import type { PacketSample, PacketSink } from './samples/packet-sample.ts'
+import { TcpAnnotator } from '../annotations/tcp.ts'
+import type { TcpInfoConfig } from '../config/config.ts'
+import type { Ledger } from '../health/ledger.ts'
+import type { Logger } from '../health/log.ts'
+import type { Interfaces } from '../interfaces.ts'
+import type { PacketSample, PacketSink } from '../samples/packet-sample.ts'
 
 /** The wiring of what is known of TCP connections: there while the configuration has `tcp { }`. */
 

@@ -1,11 +1,11 @@
 import { isDeepStrictEqual } from 'node:util'
-import type { Config, NflogConfig } from './config/config.ts'
-import type { RunningSource } from './control/status.ts'
-import type { Ledger } from './health/ledger.ts'
-import type { Logger } from './health/log.ts'
-import type { PacketSink } from './samples/packet-sample.ts'
-import { NflogSource } from './sources/nflog.ts'
-import { NflogSamples } from './sources/nflog-samples.ts'
+import type { Config, NflogConfig } from '../config/config.ts'
+import type { RunningSource } from '../control/status.ts'
+import type { Ledger } from '../health/ledger.ts'
+import type { Logger } from '../health/log.ts'
+import type { PacketSink } from '../samples/packet-sample.ts'
+import { NflogSource } from '../sources/nflog.ts'
+import { NflogSamples } from '../sources/nflog-samples.ts'
 
 /** The wiring of the nflog block: packets that a firewall rule logs. */
 

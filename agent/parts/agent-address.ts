@@ -1,8 +1,8 @@
-import { type AgentAddressChoice, chooseAgentAddress } from './config/agent-address.ts'
-import type { AgentAddressConfig } from './config/config.ts'
-import type { Logger } from './health/log.ts'
-import type { LocalAddress } from './interfaces.ts'
-import { parseIp4, parseIp6 } from './wire/addresses.ts'
+import { type AgentAddressChoice, chooseAgentAddress } from '../config/agent-address.ts'
+import type { AgentAddressConfig } from '../config/config.ts'
+import type { Logger } from '../health/log.ts'
+import type { LocalAddress } from '../interfaces.ts'
+import { parseIp4, parseIp6 } from '../wire/addresses.ts'
 
 /** The address that the agent is known by, as the addresses of the host come and go. */
 

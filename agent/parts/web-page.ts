@@ -1,10 +1,10 @@
 import { isDeepStrictEqual } from 'node:util'
-import type { WebConfig } from './config/config.ts'
-import type { InterfaceStatus } from './control/status.ts'
-import type { Exporter } from './export/exporter.ts'
-import type { HttpServer } from './health/http.ts'
-import type { Logger } from './health/log.ts'
-import type { LivePage } from './web/live.ts'
+import type { WebConfig } from '../config/config.ts'
+import type { InterfaceStatus } from '../control/status.ts'
+import type { Exporter } from '../export/exporter.ts'
+import type { HttpServer } from '../health/http.ts'
+import type { Logger } from '../health/log.ts'
+import type { LivePage } from '../web/live.ts'
 
 /** The wiring of the page: where it listens, and what it is fed from while somebody looks. */
 
@@ -37,9 +37,9 @@ export class WebPage {
     if (web?.listen === undefined) return
     // Only then: the daemon does not carry a web server otherwise.
     const [{ serveHttp }, { LivePage }, { pageSite }] = await Promise.all([
-      import('./health/http.ts'),
-      import('./web/live.ts'),
-      import('./web/site.ts'),
+      import('../health/http.ts'),
+      import('../web/live.ts'),
+      import('../web/site.ts'),
     ])
     const { exporter, interfaces, address } = this.#options
     const live = new LivePage({

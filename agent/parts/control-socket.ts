@@ -1,12 +1,12 @@
-import { ledgerOf } from './control/ledger.ts'
-import type { Question, Wanted } from './control/protocol.ts'
-import { ControlServer } from './control/server.ts'
-import { interfacesOf, type Observed, sourcesOf, statusOf } from './control/status.ts'
-import type { OpenTap } from './control/stream.ts'
-import type { Exporter } from './export/exporter.ts'
-import type { TapFilter } from './export/tap.ts'
-import type { Logger } from './health/log.ts'
-import type { Interface } from './interfaces.ts'
+import { ledgerOf } from '../control/ledger.ts'
+import type { Question, Wanted } from '../control/protocol.ts'
+import { ControlServer } from '../control/server.ts'
+import { interfacesOf, type Observed, sourcesOf, statusOf } from '../control/status.ts'
+import type { OpenTap } from '../control/stream.ts'
+import type { Exporter } from '../export/exporter.ts'
+import type { TapFilter } from '../export/tap.ts'
+import type { Logger } from '../health/log.ts'
+import type { Interface } from '../interfaces.ts'
 
 /** The wiring of the control socket: what is answered to which question, and where streams of samples come from. */
 
