@@ -5,12 +5,14 @@ import { readdir, readFile, readlink } from 'node:fs/promises'
  * is known to be in another network namespace does not count; whose namespace may not be seen does.
  */
 export async function processCalled(name: string, proc = '/proc'): Promise<number | undefined> {
-  const here = await readlink('/proc/self/ns/net')
+  const namespaceOf = (process: string) => readlink(`${proc}/${process}/ns/net`).catch(() => undefined)
+  const here = await namespaceOf('self')
   for (const entry of await readdir(proc)) {
     if (!/^\d+$/.test(entry)) continue
     const command = await readFile(`${proc}/${entry}/comm`, 'utf8').catch(() => '')
     if (command.trim() !== name) continue
-    if ((await readlink(`/proc/${entry}/ns/net`).catch(() => here)) === here) return Number(entry)
+    const there = await namespaceOf(entry)
+    if (there === undefined || there === here) return Number(entry)
   }
   return undefined
 }
