@@ -66,14 +66,29 @@ export function makeCable(t: TestContext): [End, End] {
       `neighbour add ${there.ipv4} lladdr ${there.mac} dev ${here.device} nud permanent`,
     ])
   }
+  for (const one of ends) waitForCarrier(one)
   return ends
 }
 
-/** Resolves when `look` gives true; throws after two seconds. */
+/**
+ * Returns when the kernel has noticed that an end is up: until then it drops what is sent. On a machine where many
+ * links change it looks only once a second.
+ */
+export function waitForCarrier({ namespace, device }: End): void {
+  const deadline = Date.now() + PATIENCE_MS
+  while (JSON.parse(ip('-n', namespace, '-j', 'link', 'show', device))[0].operstate !== 'UP') {
+    if (Date.now() > deadline) throw new Error(`${device} in ${namespace} does not come up`)
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5)
+  }
+}
+
+const PATIENCE_MS = 30_000
+
+/** Resolves when `look` gives true; throws after half a minute. */
 export async function until(what: string, look: () => boolean): Promise<void> {
-  const deadline = Date.now() + 2000
+  const deadline = Date.now() + PATIENCE_MS
   while (!look()) {
-    if (Date.now() > deadline) throw new Error(`no ${what} within two seconds`)
+    if (Date.now() > deadline) throw new Error(`no ${what} within half a minute`)
     await new Promise(resolve => setTimeout(resolve, 5))
   }
 }

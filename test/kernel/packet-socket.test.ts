@@ -8,7 +8,7 @@ import { AF_PACKET, packetAddress } from '../../agent/kernel/sockaddr.ts'
 import { UdpSender } from '../../agent/kernel/udp-sender.ts'
 import { HEADER_PROTOCOL, INTERNAL_INTERFACE, type PacketSample } from '../../agent/samples/packet-sample.ts'
 import { type PacketPort, PacketSocketSource } from '../../agent/sources/packet-socket.ts'
-import { type End, ip, ipBatch, makeCable, makeNamespace, until } from './namespaces.ts'
+import { type End, ip, ipBatch, makeCable, makeNamespace, until, waitForCarrier } from './namespaces.ts'
 
 const SOCK_RAW = 3
 const FCS = 4
@@ -289,6 +289,7 @@ describe('loss', () => {
     ip('-n', b.namespace, 'link', 'set', b.device, 'down')
     await new Promise(resolve => setTimeout(resolve, 20))
     ip('-n', b.namespace, 'link', 'set', b.device, 'up')
+    for (const end of [a, b]) waitForCarrier(end)
     frameSender(t, a)(frame(b, a, '88b5'))
     await until('sample', () => samples.length === 1)
   })

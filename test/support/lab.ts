@@ -85,6 +85,18 @@ const CABLES = [
 let labs = 0
 
 /**
+ * Returns when the kernel has noticed that a link is up: until then it drops what is sent. On a machine where many
+ * links change it looks only once a second.
+ */
+function waitForCarrier(namespace: string, device: string): void {
+  const deadline = performance.now() + PATIENCE_MS
+  while (JSON.parse(ip(`-n ${namespace} -j link show ${device}`))[0].operstate !== 'UP') {
+    if (performance.now() > deadline) assert.fail(`${device} in ${namespace} does not come up`)
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20)
+  }
+}
+
+/**
  * Builds the lab. Both stations know each other's addresses, no router is looked for, and multicast groups are
  * reported at once: nothing is on the cables afterwards that a test did not send.
  */
@@ -101,6 +113,7 @@ export function makeLab(scope: Scope): Lab {
     ip(`link add ${device} netns ${namespaces[0]} type veth peer name ${device} netns ${namespaces[1]}`)
   }
   const [host, peer] = [layOut(namespaces[0], 1), layOut(namespaces[1], 2)]
+  for (const namespace of namespaces) for (const { device } of CABLES) waitForCarrier(namespace, device)
   introduce(host, peer)
   introduce(peer, host)
   return { host, peer, folder }
