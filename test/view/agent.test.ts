@@ -1,5 +1,6 @@
 /** What views tell of real traffic, beside what the kernel counted. */
 import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { AgentFeed } from '../../agent/top/feed.ts'
@@ -18,6 +19,7 @@ test('estimates of real traffic are within their error; counters are the kernelâ
     pcap { dev = eth0 }`
   const agent = startAgent(context, lab, settings, { args: ['--control', socket] })
   await agent.line(/^eth0 is sampled/)
+  await until('the control socket', () => existsSync(socket))
   const to = (port: number) => ({ address: lab.host.eth0.ipv4, port })
   for (const port of [9001, 9002]) sink(context, lab.host.namespace, to(port))
 
