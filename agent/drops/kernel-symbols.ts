@@ -13,8 +13,11 @@ const CHUNK_BYTES = 65_536
 const NEWLINE = 10
 /** Of an address, so many of the upper 32 bits are kept: in those above, all of the kernel's are alike. */
 const HIGH_MASK = 0x1f_ffff
-/** Nothing this far behind the beginning of the last function belongs to it. */
-const MOST_FUNCTION_BYTES = 1 << 20
+/**
+ * Nothing this far behind the beginning of a function belongs to it: an address there is that of a module which has been
+ * loaded since.
+ */
+const MOST_FUNCTION_BYTES = 1 << 15
 
 interface Symbols {
   /** Ascending. */

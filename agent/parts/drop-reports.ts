@@ -77,6 +77,8 @@ export class DropReports {
   readonly #notifier: Notifier
   #bpf: BpfDrops | undefined
   #monitor: DropMonitorSource | undefined
+  /** What reports drops, or did last. */
+  #source: DropSourceName = 'eBPF'
   #words: DropNames | undefined
   /** What runs now. */
   #current: Wanted | undefined
@@ -124,6 +126,7 @@ export class DropReports {
         return
       }
       this.#bpf = bpf
+      this.#source = 'eBPF'
       this.#state = 'listening'
       const { feeds, everywhere } = bpf
       const without =
@@ -173,6 +176,7 @@ export class DropReports {
       onLost: notifier.lost,
     })
     const truncateBytes = Math.max(headerBytes, LEAST_BYTES)
+    this.#source = 'drop monitor'
     this.#monitor = new DropMonitorSource({
       alerts,
       ledger,
@@ -240,7 +244,7 @@ export class DropReports {
   status(): DropStatus | undefined {
     const { offered, exported, leftOut } = this.#notifier
     const monitor = this.#sourceState()
-    const source = this.#monitor === undefined ? 'eBPF' : 'drop monitor'
+    const source = this.#source
     if (monitor === 'stopped' && offered === 0) return undefined
     const counts = this.#notifier.counts().sort((a, b) => b.offered - a.offered)
     const rest = counts.slice(ROWS)

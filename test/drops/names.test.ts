@@ -36,7 +36,7 @@ describe('symbols', () => {
     { name: 'the first byte', address: at(0x81000200), place: 'second+0x0/0x100' },
     { name: 'within', address: at(0x8100_02ff), place: 'second+0xff/0x100' },
     { name: 'behind data', address: at(0x81000110), place: '_text+0x110/0x200' },
-    { name: 'a module', address: at(0xc0200010), place: 'in_module+0x10/0x100000 [two]' },
+    { name: 'a module', address: at(0xc0200010), place: 'in_module+0x10/0x8000 [two]' },
     {
       name: 'a module that is not in order',
       address: at(0xc0100040),
@@ -130,7 +130,7 @@ describe('names', () => {
     assert.equal(names.symbol(0xffffffff, 0xc0200010), undefined)
     await until('another reading', () => names.generation > generation)
     assert.equal(names.reason(0x30005)!.text, 'OVS_DROP_METER')
-    assert.equal(names.symbol(0xffffffff, 0xc0200010)!.text, 'in_module+0x10/0x100000 [two]')
+    assert.equal(names.symbol(0xffffffff, 0xc0200010)!.text, 'in_module+0x10/0x8000 [two]')
     names.close()
   })
 

@@ -24,6 +24,8 @@ import {
 
 const ROOT = join(import.meta.dirname, '../..')
 const SOCK_DGRAM = 2
+const EAGAIN = 11
+const SEND_MS = 20_000
 const SOCK_RAW = 3
 /** The machine may be slow and busy: a wait ends as soon as there is what it waits for. */
 const PATIENCE_MS = 60_000
@@ -231,10 +233,15 @@ function sendAll(socket: KernelSocket, bytes: Uint8Array, count: number): void {
   new Uint8Array(memory).set(bytes)
   const spans = new Int32Array(count * 2)
   for (let i = 0; i < count; i++) spans[i * 2 + 1] = bytes.length
+  const deadline = performance.now() + SEND_MS
   for (let sent = 0; sent < count; ) {
     const result = socket.sendBatch(memory, spans, sent, count - sent)
-    if (result < 0) throw new Error(`packet ${sent} of ${count} was refused with errno ${-result}`)
-    sent += result
+    if (result === -EAGAIN && performance.now() < deadline) {
+      // The socket may have no more packets under way: a busy machine is slow to take them.
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5)
+    } else if (result < 0) {
+      throw new Error(`packet ${sent} of ${count} was refused with errno ${-result}`)
+    } else sent += result
   }
 }
 
