@@ -48,8 +48,9 @@ export async function bundle(outfile: string): Promise<Bundle> {
     platform: 'node',
     target: 'node24',
     format: 'esm',
-    minifySyntax: true,
-    minifyWhitespace: true,
+    minify: true,
+    // Stack traces and the classes of errors keep the names of the sources.
+    keepNames: true,
     // The packages' licences are shipped as files of their own.
     legalComments: 'none',
     // CommonJS packages (pino, systeminformation) ask for require() and __dirname.

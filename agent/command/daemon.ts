@@ -16,8 +16,9 @@ import { initialConfig, LiveConfig } from '../live-config.ts'
 import { AnotherAgentError, PID_FILE, removePidFile, touchPidFile, writePidFile } from './pid-file.ts'
 import { warnOfMissing } from './privileges.ts'
 
-/** By then every part has run once, and the code that is hot has been compiled. */
+/** By then every part has run once, and the code that is hot has been compiled; what is used seldom comes and goes. */
 const SETTLED_MS = 10_000
+const RELEASE_MS = 60_000
 const LINGER_MS = 200
 
 /** How often the settings in force are compared with the file that tells them. */
@@ -80,13 +81,15 @@ export async function runDaemon(
     if (auto !== undefined) timers.push(every(AUTO_FILE_MS, () => updateAutoFile(auto, agent, log)))
     if (pidFile !== undefined) timers.push(every(HEARTBEAT_MS, () => touchPidFile(pidFile)))
     void warnOfHsflowd(log)
-    setTimeout(() => {
+    const settled = () => {
       try {
         releaseStartMemory()
+        timers.push(setInterval(releaseStartMemory, RELEASE_MS))
       } catch (error) {
         log.warn((error as Error).message)
       }
-    }, SETTLED_MS).unref()
+    }
+    timers.push(setTimeout(settled, SETTLED_MS))
     const signal = await ended
     log.info(`ending on ${signal}`)
   } finally {
