@@ -19,8 +19,10 @@ interface FlowSource extends FlowSourceState {
   heldRate: number
   /** Packets added to the pool by samples since the last exact count. */
   poolEstimated: number
-  /** Packets by which the pool was ahead of that count: it stands still until the count has caught up. */
+  /** Packets by which the pool was ahead of that count. */
   poolAhead: number
+  /** Those of them that the samples since have not made up for: so long the pool stands still. */
+  poolOwed: number
 }
 
 /** A sampled header shorter than this is of no use to a collector: it ends before the EtherType's payload. */
@@ -72,10 +74,10 @@ export class Sampler {
     const source = this.#sources.get(ifIndex) ?? this.#add(ifIndex)
     const rate = sample.samplingRate
     if (sample.lostBefore > 0) source.drops = (source.drops + sample.lostBefore) >>> 0
-    if (source.poolAhead === 0) {
-      source.samplePool = (source.samplePool + rate) >>> 0
-      source.poolEstimated += rate
-    }
+    const owed = Math.min(source.poolOwed, rate)
+    source.poolOwed -= owed
+    source.samplePool = (source.samplePool + rate - owed) >>> 0
+    source.poolEstimated += rate - owed
     if (source.configuredRate > rate) {
       source.heldRate += rate
       if (source.heldRate + rate / 2 < source.configuredRate) {
@@ -104,13 +106,14 @@ export class Sampler {
   /**
    * Corrects the sample pool of an interface by an exact count: `packets` passed its samplers since the previous
    * call. Between two calls each sample adds its rate. The pool never goes back: when the estimate ran ahead, it
-   * stands still until the count has caught up.
+   * stands still until the samples that follow have made up for it.
    */
   countedPackets(ifIndex: number, packets: number): void {
     const source = this.#sources.get(ifIndex) ?? this.#add(ifIndex)
     const ahead = source.poolAhead + source.poolEstimated - packets
     source.poolEstimated = 0
     source.poolAhead = Math.max(ahead, 0)
+    source.poolOwed = source.poolAhead
     if (ahead < 0) source.samplePool = (source.samplePool - ahead) >>> 0
   }
 
@@ -153,6 +156,7 @@ export class Sampler {
       heldRate: 0,
       poolEstimated: 0,
       poolAhead: 0,
+      poolOwed: 0,
     }
     this.#sources.set(ifIndex, source)
     return source
