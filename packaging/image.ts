@@ -61,7 +61,12 @@ export function buildImage({ target, version, tree, output, level }: PackageOpti
       os: 'linux',
       config: {
         Env: ['PATH=/usr/bin', 'MALLOC_ARENA_MAX=1'],
-        Entrypoint: ['/usr/lib/weir/node', '--max-semi-space-size=1', '/usr/lib/weir/weir.mjs'],
+        Entrypoint: [
+          '/usr/lib/weir/node',
+          '--max-semi-space-size=1',
+          '--expose-gc',
+          '/usr/lib/weir/weir.mjs',
+        ],
         Cmd: ['container'],
         WorkingDir: '/',
         StopSignal: 'SIGTERM',

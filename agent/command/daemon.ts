@@ -8,7 +8,7 @@ import { CONTROL_SOCKET } from '../control/protocol.ts'
 import type { ControlServer } from '../control/server.ts'
 import { createLogger, type LogFormat, type Logger } from '../health/log.ts'
 import type { LogLevels } from '../health/log-levels.ts'
-import { releaseStartMemory } from '../kernel/memory.ts'
+import { settleMemory } from '../kernel/memory.ts'
 import { processCalled } from '../kernel/processes.ts'
 import { ServiceManager } from '../kernel/service-manager.ts'
 import { removePrograms } from '../leftovers.ts'
@@ -16,9 +16,6 @@ import { initialConfig, LiveConfig } from '../live-config.ts'
 import { AnotherAgentError, PID_FILE, removePidFile, touchPidFile, writePidFile } from './pid-file.ts'
 import { warnOfMissing } from './privileges.ts'
 
-/** By then every part has run once, and the code that is hot has been compiled; what is used seldom comes and goes. */
-const SETTLED_MS = 10_000
-const RELEASE_MS = 60_000
 const LINGER_MS = 200
 
 /** How often the settings in force are compared with the file that tells them. */
@@ -81,15 +78,7 @@ export async function runDaemon(
     if (auto !== undefined) timers.push(every(AUTO_FILE_MS, () => updateAutoFile(auto, agent, log)))
     if (pidFile !== undefined) timers.push(every(HEARTBEAT_MS, () => touchPidFile(pidFile)))
     void warnOfHsflowd(log)
-    const settled = () => {
-      try {
-        releaseStartMemory()
-        timers.push(setInterval(releaseStartMemory, RELEASE_MS))
-      } catch (error) {
-        log.warn((error as Error).message)
-      }
-    }
-    timers.push(setTimeout(settled, SETTLED_MS))
+    settleMemory().catch((error: Error) => log.warn(error.message))
     const signal = await ended
     log.info(`ending on ${signal}`)
   } finally {

@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
+#include <malloc.h>
 #include <node_api.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -45,17 +46,61 @@ static int64_t release_mappings(FILE *maps)
 	return released;
 }
 
-/* releaseStart(): bytes of mappings that this process let go of, whether or not they were resident. */
+struct job {
+	napi_async_work work;
+	napi_deferred promise;
+	int64_t released;
+};
+
+/* On a thread of libuv's pool: the kernel takes its time to tell of all mappings. */
+static void execute(napi_env env, void *data)
+{
+	struct job *job = data;
+	FILE *maps;
+
+	(void)env;
+	/* Pages between blocks that are in use; by itself malloc gives back only what lies behind the last of them. */
+	malloc_trim(0);
+	maps = fopen("/proc/self/smaps", "re");
+	if (maps == NULL)
+		return;
+	job->released = release_mappings(maps);
+	fclose(maps);
+}
+
+static void complete(napi_env env, napi_status status, void *data)
+{
+	struct job *job = data;
+	napi_value result;
+
+	(void)status;
+	if (napi_create_int64(env, job->released, &result) == napi_ok)
+		napi_resolve_deferred(env, job->promise, result);
+	napi_delete_async_work(env, job->work);
+	free(job);
+}
+
+/* releaseStart(): a promise of the bytes of mappings that this process let go of, whether or not they were resident. */
 static napi_value release_start(napi_env env, napi_callback_info info)
 {
-	FILE *maps = fopen("/proc/self/smaps", "re");
-	napi_value result = NULL;
+	struct job *job = calloc(1, sizeof(*job));
+	napi_value name, promise;
 
 	(void)info;
-	napi_create_int64(env, maps == NULL ? 0 : release_mappings(maps), &result);
-	if (maps != NULL)
-		fclose(maps);
-	return result;
+	if (job == NULL || napi_create_string_utf8(env, "memory", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+	    napi_create_async_work(env, NULL, name, execute, complete, job, &job->work) != napi_ok) {
+		free(job);
+		napi_throw_error(env, NULL, "no memory to let go of memory");
+		return NULL;
+	}
+	if (napi_create_promise(env, &job->promise, &promise) != napi_ok ||
+	    napi_queue_async_work(env, job->work) != napi_ok) {
+		napi_delete_async_work(env, job->work);
+		free(job);
+		napi_throw_error(env, NULL, "no thread to let go of memory");
+		return NULL;
+	}
+	return promise;
 }
 
 NAPI_MODULE_INIT()
