@@ -66,6 +66,9 @@ function reason(errno: number, log: string): string | undefined {
   if (errnoName(errno) === 'EPERM') return 'needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN'
   if (log.includes('kernel BTF is missing'))
     return 'the kernel tells nothing of its types (CONFIG_DEBUG_INFO_BTF, /sys/kernel/btf/vmlinux)'
+  // Only lock-down takes this helper from tracing programs (kernel/trace/bpf_trace.c).
+  if (/(unknown func|cannot use helper) bpf_probe_read/.test(log))
+    return 'the kernel is locked down for confidentiality: start it with lockdown=integrity, or without'
   return tellingLine(log)
 }
 
