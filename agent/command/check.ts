@@ -32,31 +32,31 @@ export function checkCommand(): Command {
       '\nExit status: 0 when the agent would take the file, 1 when it has an error (with --strict: or a warning) or ' +
         'cannot be read.',
     )
-    .action(async (options: Options) => {
-      process.exitCode = await check(options)
-    })
+    .action(check)
 }
 
-async function check(options: Options): Promise<number> {
+async function check(options: Options): Promise<void> {
   let loaded: Awaited<ReturnType<typeof loadConfigFile>>
   try {
     loaded = await loadConfigFile(options.file)
   } catch (error) {
     if (!(error instanceof ConfigFileError)) throw error
     process.stderr.write(`weir check: ${error.message}\n`)
-    return 1
+    process.exitCode = 1
+    return
   }
   const { file, text, config, places } = loaded
   const doubts = config === undefined || options.fileOnly ? [] : await doubtsHere(config, places)
   const problems = [...loaded.problems, ...doubts].sort(byPlace)
   const errors = problems.filter(({ severity }) => severity === 'error').length
   const warnings = problems.length - errors
+  // Before it writes: the status is right for those, too, who do not read it all.
+  process.exitCode = errors === 0 && (warnings === 0 || !options.strict) ? 0 : 1
   if (options.json) {
     process.stdout.write(`${JSON.stringify({ file, ok: errors === 0, errors, warnings, problems })}\n`)
   } else {
     process.stdout.write(report(file, text, problems, errors, warnings))
   }
-  return errors === 0 && (warnings === 0 || !options.strict) ? 0 : 1
 }
 
 async function doubtsHere(config: Config, places: ReadonlyMap<string, Place>): Promise<readonly Problem[]> {

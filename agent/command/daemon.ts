@@ -145,7 +145,9 @@ function openPidFile(asked: string | undefined, file: string, log: Logger): stri
           'them here, give this one a --pid-file and a configuration with another subAgentId',
       )
     }
-    if (asked !== undefined) throw error
+    if (asked !== undefined && error instanceof AnotherAgentError) throw error
+    if (asked !== undefined)
+      throw new Error(`not started: the pid file ${path} cannot be written: ${message}`)
     log.info(`\`weir reload\` does not find this agent: ${message}`)
     return undefined
   }

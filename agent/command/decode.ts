@@ -97,11 +97,6 @@ async function decode(file: string | undefined, options: Options): Promise<numbe
   const abort = () => stop.abort()
   const timer = options.seconds === undefined ? undefined : setTimeout(abort, options.seconds * 1000)
   process.once('SIGINT', abort).once('SIGTERM', abort)
-  process.stdout.once('error', (error: NodeJS.ErrnoException) => {
-    // Whoever read the output has seen enough.
-    if (error.code !== 'EPIPE') throw error
-    process.exit()
-  })
   let show: Show | undefined
   try {
     show = await Show.open(options)

@@ -1,6 +1,15 @@
 /** How `weir reload` finds the running agent: a file with its process id and what tells it from a later process. */
 
-import { mkdirSync, readFileSync, readlinkSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import {
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, resolve } from 'node:path'
 
 export const PID_FILE = '/run/weir/weir.pid'
@@ -28,16 +37,27 @@ export class AnotherAgentError extends Error {
 
 /**
  * Writes process id, start time, configuration and network namespace of this process, a line each. Throws
- * AnotherAgentError when the file names another agent that runs.
+ * AnotherAgentError when the file names another agent that runs, and an Error rather than take the place of what was
+ * never a pid file, as /dev/null.
  */
 export function writePidFile(path: string, configuration: string): void {
+  const there = lstatSync(path, { throwIfNoEntry: false })
+  if (there !== undefined && !(there.isFile() && /^(\d+\n|$)/.test(readFileSync(path, 'utf8')))) {
+    throw new Error('something else than a pid file is there')
+  }
   const other = readPidFile(path)
   if (other !== undefined && other.pid !== process.pid) throw new AnotherAgentError(path, other)
   mkdirSync(dirname(path), { recursive: true })
   // A stale one may belong to another user, who ran the agent before; the folder is this one's.
   rmSync(path, { force: true })
   const lines = [process.pid, startTime(process.pid), resolve(configuration), networkNamespace()]
-  writeFileSync(path, `${lines.join('\n')}\n`)
+  try {
+    writeFileSync(path, `${lines.join('\n')}\n`)
+  } catch (error) {
+    // On a full disk there is a file already, an empty one.
+    rmSync(path, { force: true })
+    throw error
+  }
 }
 
 /** Sets the time of the file to now: that of an agent whose event loop stands still grows old. */
@@ -69,12 +89,14 @@ function networkNamespace(): string {
 
 /**
  * When a process was started, in clock ticks since the boot (field 22 of /proc/PID/stat, proc(5)): the same process id
- * with another time is another process. Undefined when it does not run.
+ * with another time is another process. Undefined when it does not run, also when it has ended and its parent has not
+ * taken notice yet (state Z, field 3).
  */
 function startTime(pid: number): string | undefined {
   const stat = readIfAny(`/proc/${pid}/stat`)
   // The name, field 2, is in parentheses and may hold blanks and parentheses.
-  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+  const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return fields?.[0] === 'Z' ? undefined : fields?.[19]
 }
 
 function readIfAny(path: string): string | undefined {

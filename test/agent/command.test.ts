@@ -1,5 +1,10 @@
 /** `weir run` as a program: what it says and how it ends. */
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { lstatSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { SFLOW_PORT } from '../../agent/wire/sflow/datagram.ts'
 import {
@@ -77,6 +82,57 @@ describe('weir run', () => {
       else assert.match(first!, message)
     })
   }
+
+  test('a pid file takes the place of nothing else', async t => {
+    const folder = mkdtempSync(join(tmpdir(), `weir-pid-${process.pid}-`))
+    t.after(() => rmSync(folder, { recursive: true }))
+    const file = join(folder, 'weir.conf')
+    writeFileSync(file, 'sFlow { collector { ip = 127.0.0.1 } }\n')
+    const link = join(folder, 'null')
+    symlinkSync('/dev/null', link)
+    for (const path of [link, file, folder]) {
+      const agent = runWeir(t, [], ['run', '-f', file, '--pid-file', path])
+      assert.equal(await agent.ended, 1)
+      assert.equal(
+        agent.stderr,
+        `weir: not started: the pid file ${path} cannot be written: something else than a pid file is there\n`,
+      )
+    }
+    assert.ok(lstatSync(link).isSymbolicLink())
+    assert.match(readFileSync(file, 'utf8'), /^sFlow/)
+  })
+
+  test('an agent that was killed and not yet waited for does not run', async t => {
+    const folder = mkdtempSync(join(tmpdir(), `weir-zombie-${process.pid}-`))
+    t.after(() => rmSync(folder, { recursive: true }))
+    const pidFile = join(folder, 'weir.pid')
+    // The shell becomes a program that never waits for its child.
+    const parent = spawn('sh', ['-c', 'sleep 0 & echo $!; exec sleep 60'])
+    t.after(() => parent.kill())
+    const [line] = (await once(parent.stdout, 'data')) as [Buffer]
+    const pid = Number(line)
+    const stat = () => readFileSync(`/proc/${pid}/stat`, 'utf8').split(' ')
+    await until('the child to end', () => stat()[2] === 'Z')
+    writeFileSync(pidFile, `${pid}\n${stat()[21]}\n/etc/weir.conf\n\n`)
+    const health = runWeir(t, [], ['health', '--pid-file', pidFile])
+    assert.equal(await health.ended, 1)
+    assert.equal(health.stderr, `weir: no agent runs that ${pidFile} names\n`)
+  })
+
+  test('standard output that takes nothing: no stack trace', async t => {
+    const folder = mkdtempSync(join(tmpdir(), `weir-output-${process.pid}-`))
+    t.after(() => rmSync(folder, { recursive: true }))
+    const file = join(folder, 'weir.conf')
+    writeFileSync(file, 'sFlow { colector { } }\n')
+    const check = ['check', '--file-only', '-f', file]
+    const full = runWeir(t, ['sh', '-c', '"$@" >/dev/full', 'sh'], check)
+    assert.equal(await full.ended, 1)
+    assert.equal(full.stderr, 'weir: standard output: ENOSPC: no space left on device, write\n')
+    // The reader has gone before anything is written; the status is what it would have been.
+    const gone = runWeir(t, ['bash', '-o', 'pipefail', '-c', '"$@" | true', 'bash'], check)
+    assert.equal(await gone.ended, 1)
+    assert.equal(gone.stderr, '')
+  })
 
   test('--log-level warn leaves out what is well', async t => {
     const lab = makeLab(t)
