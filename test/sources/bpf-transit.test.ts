@@ -325,17 +325,20 @@ describe('a packet that is passed on', () => {
   test('the depth of pfifo_fast, which each processor counts for itself', async t => {
     if (!kernelAtLeast(6, 16)) return t.skip('veth never lets packets wait before Linux 6.16')
     const PACKETS = 600
+    const TRIES = 20
     const { lab, driver } = scene
     tc(lab, 'qdisc replace dev mgmt0 root pfifo_fast')
     holdReceiver(t, lab)
-    send(lab, PACKETS)
-    const depths = (await samples(driver, PACKETS)).map(sample => sample.queueDepthBytes)
-    assert.ok(depths.every(depth => depth % BYTES === 0))
-    const deeper = depths.filter((depth, i) => i > 0 && depth === depths[i - 1]! + BYTES)
-    assert.ok(
-      deeper.length > PACKETS / 4,
-      `${deeper.length} of ${PACKETS} found one packet more than the one before`,
-    )
+    // Whoever else needs the processor takes it from the sender, too: then the queue does not fill, and it is tried again.
+    for (let tries = 1; ; tries++) {
+      send(lab, PACKETS)
+      const all = await samples(driver, tries * PACKETS)
+      const depths = all.slice(-PACKETS).map(sample => sample.queueDepthBytes)
+      assert.ok(depths.every(depth => depth % BYTES === 0))
+      const deeper = depths.filter((depth, i) => i > 0 && depth === depths[i - 1]! + BYTES)
+      if (deeper.length > PACKETS / 4) break
+      assert.ok(tries < TRIES, `${deeper.length} of ${PACKETS} found one packet more than the one before`)
+    }
   })
 
   test('with a delay of 5 ms by netem, as tcpdump sees it', async t => {
