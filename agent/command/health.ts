@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import { PID_FILE, pidFileAge, readPidFile } from './pid-file.ts'
+import { NoAgentHereError, PID_FILE, pidFileAge, readPidFile } from './pid-file.ts'
 
 /** The agent touches its file every five seconds. */
 const MOST_AGE_MS = 30_000
@@ -17,7 +17,7 @@ export function healthCommand(): Command {
 
 function health({ pidFile }: { pidFile: string }): void {
   const agent = readPidFile(pidFile)
-  if (agent === undefined) throw new Error(`no agent runs that ${pidFile} names`)
+  if (agent === undefined) throw new NoAgentHereError(pidFile)
   const age = pidFileAge(pidFile)
   if (age > MOST_AGE_MS) {
     throw new Error(`the agent, process ${agent.pid}, has done nothing for ${Math.round(age / 1000)} s`)

@@ -35,6 +35,18 @@ export class AnotherAgentError extends Error {
   }
 }
 
+/** No agent runs that the file names. */
+export class NoAgentHereError extends Error {
+  override readonly name = 'NoAgentHereError'
+
+  constructor(path: string) {
+    super(
+      `no agent runs that ${path} names: start it with \`weir run\`, or name its file with --pid-file ` +
+        '(one that was started with -f writes none without --pid-file)',
+    )
+  }
+}
+
 /**
  * Writes process id, start time, configuration and network namespace of this process, a line each. Throws
  * AnotherAgentError when the file names another agent that runs, and an Error rather than take the place of what was

@@ -1,7 +1,7 @@
 import { Command } from 'commander'
 import { loadConfigFile } from '../config/load.ts'
 import { formatProblem, linesOf } from '../config/problem.ts'
-import { PID_FILE, readPidFile } from './pid-file.ts'
+import { NoAgentHereError, PID_FILE, readPidFile } from './pid-file.ts'
 
 /** `weir reload`: checks the file of the running agent and has it taken; exit status 1 when it was not. */
 export function reloadCommand(): Command {
@@ -17,7 +17,7 @@ export function reloadCommand(): Command {
 
 async function reload(options: { pidFile: string }): Promise<void> {
   const agent = readPidFile(options.pidFile)
-  if (agent === undefined) throw new Error(`no agent runs that ${options.pidFile} names`)
+  if (agent === undefined) throw new NoAgentHereError(options.pidFile)
   const { config, problems, file, text } = await loadConfigFile(agent.file)
   const lines = linesOf(text)
   for (const problem of problems) process.stderr.write(`${formatProblem(problem, file, lines)}\n`)

@@ -143,7 +143,10 @@ function reasonOf(path: string, { code, message }: NodeJS.ErrnoException): strin
   switch (code) {
     case 'ENOENT':
     case 'ECONNREFUSED':
-      return `no agent answers at ${path}: start it with \`weir run\`, or name its socket with --socket`
+      return (
+        `no agent answers at ${path}: start it with \`weir run\`, or name its socket with --socket ` +
+        '(one that was started with -f has none without --control)'
+      )
     case 'EACCES':
     case 'EPERM':
       return `${path} does not let this user in: be root, or a member of the group that the socket belongs to`

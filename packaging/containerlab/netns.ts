@@ -2,7 +2,7 @@
  * Builds a containerlab topology of this folder with network namespaces instead of containers, for machines without a
  * container engine:
  *
- *     node packaging/containerlab/netns.ts queue-depth        builds it and keeps it until Ctrl-C
+ *     node_modules/.bin/node packaging/containerlab/netns.ts queue-depth        builds it and keeps it until Ctrl-C
  *
  * Nodes become namespaces called NAME-NODE, links become veth cables, `exec` is run as it stands. A node of the image weir
  * with network-mode runs the agent of this checkout in the namespace that it shares; one with FRR's image runs the zebra
@@ -224,7 +224,9 @@ function ip(line: string): void {
 if (import.meta.main) {
   const [name] = process.argv.slice(2)
   if (name === undefined) {
-    console.error('usage: node packaging/containerlab/netns.ts leaf-spine | ddos | queue-depth')
+    console.error(
+      'usage: node_modules/.bin/node packaging/containerlab/netns.ts leaf-spine | ddos | queue-depth',
+    )
     process.exit(2)
   }
   const topology = new Topology(name, { onOutput: (node, text) => process.stderr.write(`${node}: ${text}`) })

@@ -136,7 +136,7 @@ test('weir status: text, JSON, watch, warnings, hostile names, and exit status',
   assert.equal(nobody.out, '')
   assert.equal(
     nobody.errors,
-    `weir status: no agent answers at ${socket}: start it with \`weir run\`, or name its socket with --socket\n`,
+    `weir status: no agent answers at ${socket}: start it with \`weir run\`, or name its socket with --socket (one that was started with -f has none without --control)\n`,
   )
 
   listen(t, peer.namespace, { address: peer.mgmt0.ipv4, port: SFLOW_PORT })
