@@ -64,6 +64,7 @@ export function buildImage({ target, version, tree, output, level }: PackageOpti
         Entrypoint: [
           '/usr/lib/weir/node',
           '--max-semi-space-size=1',
+          '--max-old-space-size=48',
           '--expose-gc',
           '/usr/lib/weir/weir.mjs',
         ],
