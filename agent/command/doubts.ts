@@ -1,6 +1,7 @@
 /** What of a configuration is right by itself and doubtful on the machine it stands on. */
 
 import { existsSync, readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import type { Config } from '../config/config.ts'
 import { pcapDecisions } from '../config/pcap-rule.ts'
 import { nearest, type Place, type Problem } from '../config/problem.ts'
@@ -10,7 +11,6 @@ import { NETLINK_ROUTE, NetlinkSocket } from '../kernel/netlink-socket.ts'
 import { keyOfAction } from '../sources/tc-plan.ts'
 import { selectPorts } from '../sources/tc-ports.ts'
 import { dumpSampleActions, readSampleActions, type SampleAction } from '../wire/netlink/tc.ts'
-import { PID_FILE, readPidFile } from './pid-file.ts'
 
 /** What is asked of the machine. */
 export interface Machine {
@@ -42,14 +42,27 @@ export async function describeNetwork(): Promise<Machine> {
   }
 }
 
-/** A group has one taker. (Which program that is the kernel does not tell; while weir runs, it may be weir.) */
+/**
+ * A group has one taker. nfnetlink_log tells its netlink port (net/netfilter/nfnetlink_log.c, seq_show), which is the
+ * process's id where that opened one socket of this family, as weir does.
+ */
 function takenNflogGroups(): Set<number> {
   try {
-    if (readPidFile(PID_FILE) !== undefined) return new Set()
-    const lines = readFileSync('/proc/net/netfilter/nfnetlink_log', 'utf8').trim().split('\n')
-    return new Set(lines.filter(line => line !== '').map(line => Number.parseInt(line, 10)))
+    const rows = readFileSync('/proc/net/netfilter/nfnetlink_log', 'utf8').trim().split('\n')
+    const takers = rows.map(row => row.trim().split(/\s+/).map(Number)).filter(row => row.length > 1)
+    return new Set(takers.filter(([, port]) => !isWeir(port!)).map(([group]) => group!))
   } catch {
     return new Set()
+  }
+}
+
+/** Whether a process runs the program that this one runs, too. */
+function isWeir(pid: number): boolean {
+  try {
+    const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
+    return words.some(word => word !== '' && resolve(word) === process.argv[1])
+  } catch {
+    return false
   }
 }
 

@@ -174,12 +174,17 @@ function sourceLines({ sources }: Status, before: Status, rate: Rate): string[] 
   return tableLines([['source', 'state', '>samples', '>/s', 'lost'], ...rows])
 }
 
-function interfaceLines({ interfaces }: Status, before: Status, rate: Rate, most: number): string[] {
+/** Sources whose samples others may choose. */
+const FEEDS: readonly string[] = ['psample', 'nflog']
+
+function interfaceLines({ interfaces, sources }: Status, before: Status, rate: Rate, most: number): string[] {
   if (interfaces.length === 0) return []
   const sorted = interfaces.toSorted((a, b) => b.samples - a.samples)
+  // Samples that weir has not placed the sampler of; without such a source it has taken the sampler away.
+  const others = sources.some(({ name }) => FEEDS.includes(name)) ? 'by the feed' : 'no more'
   const rows = sorted.slice(0, most).map(({ name, ifIndex, speedBitsPerSecond, up, sampledBy, ...one }) => {
     const then = before.interfaces.find(other => other.ifIndex === ifIndex)
-    const sampled = sampledBy === null ? 'by the feed' : `1 in ${grouped(one.rate ?? 0)}, ${sampledBy}`
+    const sampled = sampledBy === null ? others : `1 in ${grouped(one.rate ?? 0)}, ${sampledBy}`
     return [
       printable(name, 24),
       speedBitsPerSecond === 0 ? '?' : speedName(speedBitsPerSecond),
