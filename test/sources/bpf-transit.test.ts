@@ -539,6 +539,8 @@ test('two agents: a packet is followed by one of them, and the other one says so
   for (const one of [driver, other]) await one.call('poll')
   const counted = [driver, other].map(async one => (await one.call('losses'))['not-followed'])
   assert.deepEqual((await Promise.all(counted)).sort(), [0, 5])
+  // A killed one would leave its programs at clsact, where the kernel has no TCX.
+  await other.call('stop')
 })
 
 test('a tc program of others that lets packets pass makes us lose sight of them', async t => {
