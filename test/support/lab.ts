@@ -250,6 +250,8 @@ export function sink(scope: Scope, namespace: string, { address, port }: Endpoin
   const name = internetAddress(address, port)!
   const socket = KernelSocket.open('sink', addressFamily(name), SOCK_DGRAM, 0, namespace)
   scope.after(() => socket.close())
+  // Nobody reads: a full buffer would be a drop that the agent tells of.
+  socket.forceReceiveBuffer(32 << 20)
   socket.bind(name, `bind to ${address}`)
 }
 
