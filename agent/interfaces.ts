@@ -2,6 +2,7 @@
  * The interfaces of one network namespace: what they are called, how fast they are, what they belong to, which
  * addresses they have. Read once from rtnetlink and ethtool netlink, then kept by the kernel's notifications.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import type { Logger } from './health/log.ts'
 import { resolveFamily } from './kernel/genl.ts'
@@ -91,6 +92,9 @@ export interface LocalAddress {
 /** A burst of about a thousand notifications. */
 const RECEIVE_BYTES = 4 * 1024 * 1024
 const RETRY_MS = 1000
+/** About half a minute together. */
+const DUMP_TRIES = 40
+const DUMP_PAUSE_MS = 50
 
 export class Interfaces {
   /** Times that everything was read again because notifications were lost. */
@@ -239,8 +243,8 @@ export class Interfaces {
     this.#waiting = waiting
     this.#lostMeanwhile = false
     try {
-      const links = await control.dump(dumpLinks(), 'list interfaces')
-      const addresses = await control.dump(dumpAddresses(), 'list addresses')
+      const links = await patiently(() => control.dump(dumpLinks(), 'list interfaces'))
+      const addresses = await patiently(() => control.dump(dumpAddresses(), 'list addresses'))
       const modes = await this.#dumpLinkModes()
       if (this.#control !== control) return
       this.#replace(links, addresses, modes)
@@ -255,7 +259,7 @@ export class Interfaces {
     if (this.#ethtool === undefined) return []
     const { socket, family } = this.#ethtool
     try {
-      return await socket.dump(dumpLinkModes(family), 'list link modes')
+      return await patiently(() => socket.dump(dumpLinkModes(family), 'list link modes'))
     } catch (error) {
       if (!(error instanceof NetlinkError)) throw error
       this.#log.warn(`${error.message}: the speed of interfaces is not known`)
@@ -451,6 +455,21 @@ export class Interfaces {
       if (!(error instanceof NetlinkFormatError)) throw error
       this.malformed++
       this.#log.warn({ malformed: this.malformed }, `message of the kernel left out: ${error.message}`)
+    }
+  }
+}
+
+/**
+ * Repeats a dump whose table does not stand still, as with thousands of interfaces that are being made or come up: it
+ * does in a while.
+ */
+async function patiently<T>(dump: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await dump()
+    } catch (error) {
+      if (!(error instanceof NetlinkError) || error.code !== 'EINTR' || tries === DUMP_TRIES) throw error
+      await sleep(Math.min(tries * DUMP_PAUSE_MS, RETRY_MS))
     }
   }
 }

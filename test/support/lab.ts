@@ -130,6 +130,12 @@ function layOut(namespace: string, number: number): Station {
     input: '1',
     stdio: ['pipe', 'ignore', 'pipe'],
   })
+  // A new namespace begins with what this machine has: with container runtimes on it, it forwards.
+  const forwarding = ['ipv4/ip_forward', 'ipv6/conf/all/forwarding'].map(name => `/proc/sys/net/${name}`)
+  execFileSync('ip', ['netns', 'exec', namespace, 'tee', ...forwarding], {
+    input: '0',
+    stdio: ['pipe', 'ignore', 'pipe'],
+  })
   const ports = CABLES.map(({ device, net4, net6 }, cable) => {
     const port = {
       mac: `02:00:00:00:0${cable + 1}:0${number}`,
@@ -250,8 +256,6 @@ export function sink(scope: Scope, namespace: string, { address, port }: Endpoin
   const name = internetAddress(address, port)!
   const socket = KernelSocket.open('sink', addressFamily(name), SOCK_DGRAM, 0, namespace)
   scope.after(() => socket.close())
-  // Nobody reads: a full buffer would be a drop that the agent tells of.
-  socket.forceReceiveBuffer(32 << 20)
   socket.bind(name, `bind to ${address}`)
 }
 
