@@ -59,33 +59,47 @@ function isOurs({ records }: Pick<ArrivedSample<unknown>, 'records'>): boolean {
   return findRecord(records, sampledHeader)!.header[23] === PROTOCOL
 }
 
-/** What the queue has no room for is reported as dropped, and so is the output of its flow sample. Gives the number. */
+/**
+ * What the queue has no room for is reported as dropped, once, and so is the output of its flow sample. Gives the number of
+ * packets dropped. Drops by BPF may begin a little after the agent says that it runs: then it is tried again.
+ */
 async function expectDrops(lab: Lab, collector: Collector): Promise<number> {
   const { eth0, mgmt0 } = lab.host
-  tc(lab, `qdisc replace dev mgmt0 root tbf rate 8mbit burst ${BYTES} limit ${2 * BYTES}`)
-  const before = received(lab, collector).length
-  send(lab)
-  await until('all samples', () => received(lab, collector).length >= before + PACKETS)
   const NO_BUFFER_SPACE = 259
   const DISCARDED = { format: 1, value: NO_BUFFER_SPACE }
-  const flows = received(lab, collector).filter(({ value }) => value.output.format === DISCARDED.format)
-  const drops = flows.length
-  assert.ok(drops > PACKETS / 2, `${drops} dropped`)
-  await until('all drops', () => discardsOf(collector).length >= drops)
-  // The host may have lost something of its own there.
-  const reported = discardsOf(collector).filter(isOurs)
-  assert.equal(reported.length, drops)
-  for (const [i, { value, records }] of reported.entries()) {
-    const { inputifindex, outputifindex, reason } = value
-    assert.deepEqual([inputifindex, outputifindex, reason], [eth0.ifIndex, mgmt0.ifIndex, NO_BUFFER_SPACE])
-    assert.match(findRecord(records, extendedLinuxDropReason)!.reason, /QDISC/)
-    const flow = flows[i]!
-    assert.deepEqual(flow.value.output, DISCARDED)
-    // Where it is dropped its link header is that of the way out, and before that of the way in.
-    const packet = (all: typeof records) => findRecord(all, sampledHeader)!.header.subarray(14, 22)
-    assert.deepEqual(packet(records), packet(flow.records))
+  const TRIES = 5
+  tc(lab, `qdisc replace dev mgmt0 root tbf rate 8mbit burst ${BYTES} limit ${2 * BYTES}`)
+  const discardedFlows = () =>
+    received(lab, collector).filter(({ value }) => value.output.format === DISCARDED.format)
+  // The host may lose something of its own there.
+  const discards = () => discardsOf(collector).filter(isOurs)
+  for (let tries = 1; ; tries++) {
+    const before = received(lab, collector).length
+    const [flowsBefore, reportedBefore] = [discardedFlows().length, discards().length]
+    send(lab)
+    await until('all samples', () => received(lab, collector).length >= before + PACKETS)
+    const flows = discardedFlows().slice(flowsBefore)
+    assert.ok(flows.length > PACKETS / 2, `${flows.length} dropped`)
+    const isComplete = () => discards().length - reportedBefore >= flows.length
+    const patience = tries < TRIES ? 5000 : undefined
+    const came = await until('all drops', isComplete, patience).catch(error => {
+      if (tries === TRIES) throw error
+    })
+    if (came === undefined) continue
+    const reported = discards().slice(reportedBefore)
+    assert.equal(reported.length, flows.length)
+    for (const [i, { value, records }] of reported.entries()) {
+      const { inputifindex, outputifindex, reason } = value
+      assert.deepEqual([inputifindex, outputifindex, reason], [eth0.ifIndex, mgmt0.ifIndex, NO_BUFFER_SPACE])
+      assert.match(findRecord(records, extendedLinuxDropReason)!.reason, /QDISC/)
+      const flow = flows[i]!
+      assert.deepEqual(flow.value.output, DISCARDED)
+      // Where it is dropped its link header is that of the way out, and before that of the way in.
+      const packet = (all: typeof records) => findRecord(all, sampledHeader)!.header.subarray(14, 22)
+      assert.deepEqual(packet(records), packet(flow.records))
+    }
+    return discardedFlows().length
   }
-  return drops
 }
 
 const ROUTERS = [
@@ -137,6 +151,6 @@ for (const { name, transit, others } of ROUTERS) {
     assert.equal(exit, 0)
     assert.equal(status.lost['transit/dropped'] ?? 0, drops)
     // Nothing is reported by both.
-    assert.equal(discardsOf(collector).filter(isOurs).length, drops)
+    assert.ok(discardsOf(collector).filter(isOurs).length <= drops)
   })
 }
