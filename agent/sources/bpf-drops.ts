@@ -249,6 +249,8 @@ export class BpfDrops {
   /** Tells of what was held back, and begins another second; to be called every second. */
   poll(): void {
     if (this.#stopped) return
+    // A record whose wake-up was lost waits no longer than this.
+    this.#ring.drain()
     const second = this.#get('second')
     this.#beginSecond()
     this.#setClock()
