@@ -133,6 +133,8 @@ for (const { name, transit, others } of ROUTERS) {
       () => received(lab, collector).length >= PACKETS && received(lab, collector),
     )
     assert.equal(samples.length, PACKETS)
+    // A few in a thousand pass the kernel's trace points of the queue unseen (bpf/README.md).
+    let unseen = 0
     for (const { value, records } of samples) {
       assert.ok(findRecord(records, extendedTimestamp))
       const queue = findRecord(records, extendedEgressQueue)?.queue
@@ -141,11 +143,17 @@ for (const { name, transit, others } of ROUTERS) {
       if (transit === 'off') {
         assert.deepEqual([value.output.value, queue, depth, delay], [0, undefined, undefined, undefined])
       } else {
-        assert.deepEqual([value.output.value, queue, depth! % BYTES], [host.mgmt0.ifIndex, 0, 0])
+        assert.deepEqual([value.output.value, queue], [host.mgmt0.ifIndex, 0])
+        if (depth === undefined || delay === undefined) {
+          unseen++
+          continue
+        }
+        assert.equal(depth % BYTES, 0)
         // One octet takes a microsecond.
-        assert.ok(delay! > (depth! - 2 * BYTES) * 1000, `${depth} bytes, ${delay} ns`)
+        assert.ok(delay > (depth - 2 * BYTES) * 1000, `${depth} bytes, ${delay} ns`)
       }
     }
+    assert.ok(unseen <= 2, `${unseen} without depth or delay`)
     const drops = transit === 'on' ? await expectDrops(lab, collector) : 0
     const { exit, status } = await agent.stop()
     assert.equal(exit, 0)
