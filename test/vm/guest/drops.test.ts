@@ -36,7 +36,7 @@ import {
 import { ifIndex, modprobe, netdevsim, run, unload } from '../../support/guest.ts'
 import { type Collector, sendFlow, until } from '../../support/lab.ts'
 
-modprobe('veth', 'drop_monitor', 'cls_bpf', 'sch_ingress', 'bridge', 'sch_tbf', 'netdevsim')
+modprobe('nf_tables', 'veth', 'drop_monitor', 'cls_bpf', 'sch_ingress', 'bridge', 'sch_tbf', 'netdevsim')
 
 /** Traps of netdevsim, with their discard reasons. */
 const TRAPS: Readonly<Record<string, readonly [group: string, code: number]>> = {
