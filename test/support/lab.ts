@@ -33,6 +33,8 @@ const PATIENCE_MS = 60_000
 /** What removes things again: a test context. */
 export interface Scope {
   after(cleanup: () => void | Promise<void>): void
+  /** Why the test has failed. */
+  readonly error?: unknown
 }
 
 /** Runs `ip` with the words of a line. */
@@ -42,7 +44,7 @@ export function ip(line: string): string {
 
 /** Resolves to what `look` finds, as soon as it finds something. Fails, and says `what` was not there. */
 export async function until<T>(
-  what: string,
+  what: string | (() => string),
   look: () => T | undefined | false | Promise<T | undefined | false>,
   patienceMs = PATIENCE_MS,
 ): Promise<T> {
@@ -50,7 +52,9 @@ export async function until<T>(
   for (;;) {
     const found = await look()
     if (found !== undefined && found !== false) return found
-    if (performance.now() > end) assert.fail(`no ${what} within ${patienceMs} ms`)
+    if (performance.now() > end) {
+      assert.fail(`no ${typeof what === 'string' ? what : what()} within ${patienceMs} ms`)
+    }
     await sleep(20)
   }
 }
@@ -340,6 +344,9 @@ export function udpPortOf({ records }: ArrivedSample<FlowSample>): number | unde
   return undefined
 }
 
+/** Characters of an agent's log that are shown when its test has failed. */
+const LOG_SHOWN = 8000
+
 /** One line of the agent's log. */
 export interface LogLine {
   readonly level: number
@@ -389,6 +396,8 @@ export class RunningAgent {
     scope.after(async () => {
       this.child.kill('SIGKILL')
       await this.ended
+      // Runs that nobody watched are to be understood, too.
+      if (scope.error) console.log(`${command.join(' ')} wrote:\n${this.stderr.slice(-LOG_SHOWN)}`)
     })
   }
 

@@ -63,8 +63,11 @@ test('VLANs of a bridge', async t => {
     told(length, host.eth0.ifIndex, [peer.eth0.ifIndex, frame(length, STATION, tci)])
   // A packet that passes the kernel's trace points unseen has no output: another one has.
   let number = 301
-  const passed = await until('a packet that is followed', async () => {
+  const seen: unknown[] = []
+  const untold = () => `packet that is followed to ${access}, but ${JSON.stringify(seen)}`
+  const passed = await until(untold, async () => {
     const one = await fromTrunk(number++, 0xa014)
+    seen.push(one)
     return one.output === access && one
   })
   assert.deepEqual(passed, {
