@@ -3,8 +3,9 @@
  * the kernel tests run in virtual machines with Debian's kernels; packages are built and installed on clean systems.
  */
 import { spawn } from 'node:child_process'
-import { globSync } from 'node:fs'
+import { globSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { MOST_AGAIN, passedAgain, readResults, writingResults } from './support/once-more.ts'
 
 const root = join(import.meta.dirname, '..')
 const what = process.argv[2] ?? 'all'
@@ -23,27 +24,45 @@ function run(args: string[]): Promise<number> {
   })
 }
 
-const steps: { name: string; args: string[] }[] = []
+/** Runs test files; what fails is run once more, alone, which is said. */
+async function runFiles(args: string[], files: string[]): Promise<number> {
+  mkdirSync(join(root, 'build'), { recursive: true })
+  const file = join(root, 'build/test-results.json')
+  const status = await run(['--test', ...args, ...writingResults(file), ...files])
+  if (status === 0) return 0
+  const failed = (await readResults(file))?.failedFiles ?? []
+  if (failed.length === 0 || failed.length > MOST_AGAIN) return status
+  console.log(`\n== failed: ${failed.join(', ')}; once more, one after the other`)
+  const again = await run(['--test', '--test-timeout=300000', '--test-concurrency=1', ...failed])
+  if (again === 0) console.log(passedAgain(failed))
+  return again
+}
+
+interface Step {
+  readonly name: string
+  readonly run: () => Promise<number>
+}
+
+const steps: Step[] = []
 if (what === 'all' || what === 'unit') {
   const files = globSync('test/**/*.test.ts', { cwd: root }).filter(
     file => !/^test\/(vm|packages)\//.test(file),
   )
-  const limits = ['--test-timeout=120000', '--test-concurrency=2']
   steps.push({
     name: `${files.length} files of unit, property, golden and namespace tests`,
-    args: ['--test', ...limits, ...files.sort()],
+    run: () => runFiles(['--test-timeout=120000', '--test-concurrency=2'], files.sort()),
   })
 }
 if (what === 'all' || what === 'vm') {
-  steps.push({ name: 'kernel tests in virtual machines', args: ['test/vm/run.ts'] })
+  steps.push({ name: 'kernel tests in virtual machines', run: () => run(['test/vm/run.ts']) })
 }
 if (what === 'packages') {
   const files = globSync('test/packages/*.test.ts', { cwd: root })
   steps.push(
-    { name: 'building packages and clean systems', args: ['test/packages/prepare.ts'] },
+    { name: 'building packages and clean systems', run: () => run(['test/packages/prepare.ts']) },
     {
       name: `${files.length} files of tests of packages`,
-      args: ['--test', '--test-timeout=300000', '--test-concurrency=2', ...files.sort()],
+      run: () => runFiles(['--test-timeout=300000', '--test-concurrency=2'], files.sort()),
     },
   )
 }
@@ -56,7 +75,7 @@ let failed = false
 for (const step of steps) {
   const started = Date.now()
   console.log(`\n== ${step.name}`)
-  const status = await run(step.args)
+  const status = await step.run()
   const seconds = Math.round((Date.now() - started) / 1000)
   console.log(`== ${step.name}: ${status === 0 ? 'passed' : 'FAILED'} in ${seconds} s`)
   if (status !== 0) failed = true
