@@ -7,6 +7,7 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Logger } from './health/log.ts'
 import { resolveFamily } from './kernel/genl.ts'
 import { NETLINK_GENERIC, NETLINK_ROUTE, NetlinkError, NetlinkSocket } from './kernel/netlink-socket.ts'
+import { inTurns } from './turns.ts'
 import { NetlinkFormatError } from './wire/netlink/attributes.ts'
 import {
   type Duplex,
@@ -92,6 +93,8 @@ export interface LocalAddress {
 /** A burst of about a thousand notifications. */
 const RECEIVE_BYTES = 4 * 1024 * 1024
 const RETRY_MS = 1000
+/** Some dozens of links: what is received of a dump in one turn of the event loop. */
+const DUMP_BATCH = { slots: 2, batches: 1 } as const
 /** About half a minute together. */
 const DUMP_TRIES = 40
 const DUMP_PAUSE_MS = 50
@@ -133,7 +136,7 @@ export class Interfaces {
    */
   async start(): Promise<void> {
     const { namespace, receiveBytes = RECEIVE_BYTES } = this.#options
-    this.#control = NetlinkSocket.open(NETLINK_ROUTE, { namespace, strictChecking: true })
+    this.#control = NetlinkSocket.open(NETLINK_ROUTE, { namespace, strictChecking: true, ...DUMP_BATCH })
     this.#events = NetlinkSocket.open(NETLINK_ROUTE, {
       namespace,
       receiveBytes,
@@ -219,6 +222,7 @@ export class Interfaces {
     const { namespace } = this.#options
     const socket = NetlinkSocket.open(NETLINK_GENERIC, {
       namespace,
+      ...DUMP_BATCH,
       onNotification: message => this.#read(() => this.#linkModesNotified(message)),
     })
     const family = await resolveFamily(socket, ETHTOOL_FAMILY)
@@ -243,11 +247,10 @@ export class Interfaces {
     this.#waiting = waiting
     this.#lostMeanwhile = false
     try {
-      const links = await patiently(() => control.dump(dumpLinks(), 'list interfaces'))
-      const addresses = await patiently(() => control.dump(dumpAddresses(), 'list addresses'))
+      const links = await this.#dump(control, dumpLinks(), readLink, 'list interfaces')
+      const addresses = await this.#dump(control, dumpAddresses(), readAddress, 'list addresses')
       const modes = await this.#dumpLinkModes()
-      if (this.#control !== control) return
-      this.#replace(links, addresses, modes)
+      await this.#replace(links, addresses, modes, () => this.#control === control)
     } finally {
       this.#waiting = undefined
     }
@@ -255,11 +258,29 @@ export class Interfaces {
     if (this.#lostMeanwhile) this.#overrun()
   }
 
-  async #dumpLinkModes(): Promise<Message[]> {
+  /** What `read` makes of each entry; those that it cannot read are left out. */
+  async #dump<T extends object>(
+    socket: NetlinkSocket,
+    request: Uint8Array,
+    read: (message: Message) => T | undefined,
+    operation: string,
+  ): Promise<T[]> {
+    const known = (message: Message) => {
+      let entry: T | undefined
+      this.#read(() => {
+        entry = read(message)
+      })
+      return entry
+    }
+    const entries = await patiently(() => socket.dumpInPlace(request, known, operation))
+    return entries.filter(entry => entry !== undefined)
+  }
+
+  async #dumpLinkModes(): Promise<LinkModes[]> {
     if (this.#ethtool === undefined) return []
     const { socket, family } = this.#ethtool
     try {
-      return await patiently(() => socket.dump(dumpLinkModes(family), 'list link modes'))
+      return await this.#dump(socket, dumpLinkModes(family), readLinkModes, 'list link modes')
     } catch (error) {
       if (!(error instanceof NetlinkError)) throw error
       this.#log.warn(`${error.message}: the speed of interfaces is not known`)
@@ -267,31 +288,28 @@ export class Interfaces {
     }
   }
 
-  #replace(links: readonly Message[], addresses: readonly Message[], modes: readonly Message[]): void {
-    const present = new Map<number, Link>()
-    for (const message of links) {
-      this.#read(() => {
-        const link = readLink(message)
-        present.set(link.ifIndex, link)
-      })
-    }
+  /** In several turns, as long as `isOpen`; what is notified meanwhile has to wait. */
+  async #replace(
+    links: readonly Link[],
+    addresses: readonly InterfaceAddress[],
+    modes: readonly LinkModes[],
+    isOpen: () => boolean,
+  ): Promise<void> {
+    if (!isOpen()) return
+    const present = new Map(links.map(link => [link.ifIndex, link]))
     this.#addresses.clear()
-    for (const message of addresses) this.#read(() => this.#addressAdded(message))
+    for (const added of addresses) this.#addressAdded(added)
     this.#modes.clear()
-    for (const message of modes) {
-      this.#read(() => {
-        const linkModes = readLinkModes(message)
-        this.#modes.set(linkModes.ifIndex, linkModes)
-      })
-    }
+    for (const linkModes of modes) this.#modes.set(linkModes.ifIndex, linkModes)
     for (const [ifIndex, link] of this.#links) {
       const now = present.get(ifIndex)
       if (now === undefined || isAnother(link, now)) this.#removed(ifIndex)
     }
-    for (const [ifIndex, link] of present) {
+    await inTurns(present, ([ifIndex, link]) => {
+      if (!isOpen()) return
       this.#links.set(ifIndex, link)
       this.#update(ifIndex)
-    }
+    })
   }
 
   #overrun(): void {
@@ -315,8 +333,10 @@ export class Interfaces {
         const link = readLink(message)
         if (isWhole(link)) this.#removed(link.ifIndex)
       } else if (message.type === RTM.newAddress) {
-        const ifIndex = this.#addressAdded(message)
-        if (ifIndex !== undefined) this.#update(ifIndex)
+        const added = readAddress(message)
+        if (added === undefined) return
+        this.#addressAdded(added)
+        this.#update(added.ifIndex)
       } else if (message.type === RTM.delAddress) {
         const ifIndex = this.#addressRemoved(message)
         if (ifIndex !== undefined) this.#update(ifIndex)
@@ -376,17 +396,14 @@ export class Interfaces {
     this.#update(modes.ifIndex)
   }
 
-  /** Gives the ifIndex that the message was about. */
-  #addressAdded(message: Message): number | undefined {
-    const added = readAddress(message)
-    if (added === undefined) return undefined
+  #addressAdded(added: InterfaceAddress): void {
     const addresses = this.#addresses.get(added.ifIndex) ?? []
     const known = addresses.findIndex(address => isSameAddress(address, added))
     const now = known < 0 ? [...addresses, added] : addresses.with(known, added)
     this.#addresses.set(added.ifIndex, now)
-    return added.ifIndex
   }
 
+  /** Gives the ifIndex that the message was about. */
   #addressRemoved(message: Message): number | undefined {
     const removed = readAddress(message)
     if (removed === undefined) return undefined

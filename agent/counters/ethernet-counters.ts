@@ -4,14 +4,20 @@ import { low32 } from '../kernel/files.ts'
 import type { EthernetStats } from '../wire/netlink/ethtool.ts'
 import { type EthernetCounters, ethernetCounters } from '../wire/sflow/counters/interface.ts'
 import { UNKNOWN32 } from '../wire/struct.ts'
-import type { AskEthernet } from './interface-readers.ts'
+import type { EthernetQuestion } from './interface-readers.ts'
 import type { CounterReader } from './reader.ts'
 
-/** `ethernet` gives undefined, each time, for an interface whose driver does not count so. */
-export function ethernetCountersReader(ethernet: AskEthernet): CounterReader<typeof ethernetCounters> {
-  return {
-    record: ethernetCounters,
-    read: () => ethernet()?.then(stats => stats && ethernetCountersOf(stats)),
+export class EthernetCountersReader implements CounterReader<typeof ethernetCounters> {
+  readonly record = ethernetCounters
+  readonly #ethernet: EthernetQuestion
+
+  constructor(ethernet: EthernetQuestion) {
+    this.#ethernet = ethernet
+  }
+
+  read(): Promise<EthernetCounters | undefined> | undefined {
+    if (!this.#ethernet.mayCount) return undefined
+    return this.#ethernet.ask().then(stats => stats && ethernetCountersOf(stats))
   }
 }
 

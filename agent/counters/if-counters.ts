@@ -3,55 +3,82 @@
 import type { Interface } from '../interfaces.ts'
 import { low32 } from '../kernel/files.ts'
 import type { EthernetMacStats, EthernetStats } from '../wire/netlink/ethtool.ts'
-import type { InterfaceStats, LinkStats64 } from '../wire/netlink/rt-stats.ts'
+import type { InterfaceStats, LinkCounters } from '../wire/netlink/rt-stats.ts'
 import { type IfCounters, ifCounters } from '../wire/sflow/counters/interface.ts'
 import { UNKNOWN32 } from '../wire/struct.ts'
-import type { AskEthernet } from './interface-readers.ts'
-import type { CounterReader } from './reader.ts'
+import type { EthernetQuestion } from './interface-readers.ts'
+import type { Answer, BulkQuestion, CounterReader } from './reader.ts'
 
 export interface IfCountersSources {
   /** The interface as it is now; undefined when it is gone. */
   readonly port: () => Interface | undefined
   readonly stats: () => Promise<InterfaceStats | undefined>
-  /** What its driver counts at the MAC; undefined, each time, when it does not. */
-  readonly ethernet: AskEthernet
+  /** What its driver counts at the MAC. */
+  readonly ethernet: EthernetQuestion
+  /** Gives the same as stats() for many interfaces at once, by ifIndex. */
+  readonly links?: BulkQuestion<ReadonlyMap<number, LinkCounters>>
 }
 
 /** A driver that asks its firmware takes some milliseconds for an answer. */
 const PATIENCE_MS = 300
 
+export function ifCountersReader(sources: IfCountersSources): IfCountersReader {
+  return new IfCountersReader(sources)
+}
+
 /**
  * The structure does not depend on what the MAC counts. When that is not told, or not soon, the last answer stands for
  * it, so that what it counts comes with a later reading. When even the first reading has none, the structure goes
  * without for good: a counter is known in all readings or in none.
+ *
+ * A class and no closures, as is what else there is for each interface: there may be thousands.
  */
-export function ifCountersReader(sources: IfCountersSources): CounterReader<typeof ifCounters> {
-  let last: Unicast | undefined
-  let mac: EthernetMacStats = {}
-  let asksMac = true
-  return {
-    record: ifCounters,
-    async read() {
-      // First the multicasts, then all packets: the difference then errs towards too many.
-      const question = asksMac ? sources.ethernet() : undefined
-      if (asksMac && question === undefined) asksMac = false
-      if (question !== undefined) {
-        const answer = await within(PATIENCE_MS, macOf(question))
-        asksMac = answer !== undefined || last !== undefined
-        mac = answer ?? mac
-      }
-      const link = (await sources.stats())?.link64
-      const port = sources.port()
-      if (link === undefined || port === undefined) return undefined
-      last = neverBack(unicastOf(link, mac), last)
-      return ifCountersOf(port, link, mac, last)
-    },
+export class IfCountersReader implements CounterReader<typeof ifCounters, ReadonlyMap<number, LinkCounters>> {
+  readonly record = ifCounters
+  readonly #sources: IfCountersSources
+  #last: Unicast | undefined
+  #mac = NO_MAC
+  #asksMac = true
+
+  constructor(sources: IfCountersSources) {
+    this.#sources = sources
+  }
+
+  /** Those that have nothing to ask before are asked for together. */
+  get bulk(): IfCountersSources['links'] {
+    return this.#asksMac && this.#sources.ethernet.mayCount ? undefined : this.#sources.links
+  }
+
+  read(links?: ReadonlyMap<number, LinkCounters>): Answer<IfCounters | undefined> {
+    if (links === undefined) return this.#ask()
+    const port = this.#sources.port()
+    return this.#counters(port, links.get(port?.ifIndex ?? 0))
+  }
+
+  async #ask(): Promise<IfCounters | undefined> {
+    const { port, stats, ethernet } = this.#sources
+    // First the multicasts, then all packets: the difference then errs towards too many.
+    if (this.#asksMac && ethernet.mayCount) {
+      const answer = await within(PATIENCE_MS, macOf(ethernet.ask()))
+      this.#asksMac = answer !== undefined || this.#last !== undefined
+      this.#mac = answer ?? this.#mac
+    } else this.#asksMac = false
+    const link = (await stats())?.link64
+    return this.#counters(port(), link)
+  }
+
+  #counters(port: Interface | undefined, link: LinkCounters | undefined): IfCounters | undefined {
+    if (link === undefined || port === undefined) return undefined
+    this.#last = neverBack(unicastOf(link, this.#mac), this.#last)
+    return ifCountersOf(port, link, this.#mac, this.#last)
   }
 }
 
+const NO_MAC: EthernetMacStats = {}
+
 /** Empty when it counts nothing. */
 async function macOf(ethernet: Promise<EthernetStats | undefined>): Promise<EthernetMacStats> {
-  return (await ethernet)?.mac ?? {}
+  return (await ethernet)?.mac ?? NO_MAC
 }
 
 /** The answer; undefined when the question fails, or is still under way after that time. */
@@ -75,7 +102,7 @@ export interface Unicast {
   readonly allSent: bigint
 }
 
-export function unicastOf(link: LinkStats64, mac: EthernetMacStats): Unicast {
+export function unicastOf(link: LinkCounters, mac: EthernetMacStats): Unicast {
   const received = link.rxPackets - (multicastReceived(link, mac) + (mac.broadcastFramesReceivedOk ?? 0n))
   const sent =
     link.txPackets - (mac.multicastFramesTransmittedOk ?? 0n) - (mac.broadcastFramesTransmittedOk ?? 0n)
@@ -107,7 +134,7 @@ function larger(a: bigint, b: bigint): bigint {
 }
 
 /** The link's own counter in drivers that do not count at the MAC. */
-function multicastReceived(link: LinkStats64, mac: EthernetMacStats): bigint {
+function multicastReceived(link: LinkCounters, mac: EthernetMacStats): bigint {
   return mac.multicastFramesReceivedOk ?? link.multicast
 }
 
@@ -123,7 +150,7 @@ const OPER_UP = 2
  */
 export function ifCountersOf(
   port: Interface,
-  link: LinkStats64,
+  link: LinkCounters,
   mac: EthernetMacStats,
   unicast: Unicast,
 ): IfCounters {

@@ -1,15 +1,15 @@
 import type { Interface } from '../interfaces.ts'
 import type { EthernetStats } from '../wire/netlink/ethtool.ts'
 import type { DriverStatistics } from './driver-statistics.ts'
-import { ethernetCountersReader } from './ethernet-counters.ts'
+import { EthernetCountersReader } from './ethernet-counters.ts'
 import { ifCountersReader } from './if-counters.ts'
 import type { InterfaceStatistics } from './interface-statistics.ts'
-import { lagPortReader } from './lag-port.ts'
+import { LagPortReader } from './lag-port.ts'
 import type { Modules } from './modules.ts'
 import { pfcReader } from './pfc.ts'
-import { portNameReader } from './port-name.ts'
+import { PortNameReader } from './port-name.ts'
 import { queuesReader } from './queues.ts'
-import { type CounterReader, shared } from './reader.ts'
+import type { CounterReader } from './reader.ts'
 
 /** Whom to ask about interfaces. What is undefined is not asked for. */
 export interface InterfaceSources {
@@ -21,6 +21,8 @@ export interface InterfaceSources {
   readonly queues?: boolean
   /** The interface by the name that it is to be sent with; its own if not given. */
   readonly named?: (port: Interface | undefined) => Interface | undefined
+  /** Kinds of virtual interface that turned out to count nothing at a MAC; filled here. */
+  readonly withoutMac?: Set<string>
 }
 
 /**
@@ -31,55 +33,95 @@ export interface InterfaceSources {
 export function interfaceReaders(
   ifIndex: number,
   port: () => Interface | undefined,
-  { statistics, driver, modules, pfc, queues, named = port => port }: InterfaceSources,
+  sources: InterfaceSources,
 ): CounterReader[] {
-  const ethernet = ethernetOf(ifIndex, port, statistics, driver)
+  const { statistics, modules, pfc, queues, named = itself } = sources
+  const ethernet = new EthernetStatistics(ifIndex, port, sources)
   const readers: CounterReader[] = [
-    ifCountersReader({ port, stats: () => statistics.stats(ifIndex, ['link64']), ethernet }),
-    ethernetCountersReader(ethernet),
-    lagPortReader(port, statistics),
-    portNameReader(() => named(port())),
+    ifCountersReader({
+      port,
+      stats: () => statistics.stats(ifIndex, ['link64']),
+      ethernet,
+      links: statistics.links,
+    }),
+    new EthernetCountersReader(ethernet),
+    new LagPortReader(port, statistics),
+    new PortNameReader(port, named),
   ]
-  if (modules !== undefined) readers.push(modules.reader(port))
-  if (pfc) readers.push(pfcReader(port, name => statistics.pfc(name)))
+  // Modules and flow control are of devices that a driver made.
+  const isDevice = port()?.kind === undefined
+  if (isDevice && modules !== undefined) readers.push(modules.reader(port))
+  if (isDevice && pfc) readers.push(pfcReader(port, name => statistics.pfc(name)))
   if (queues) readers.push(queuesReader(port, () => statistics.qdiscs()))
   return readers
 }
 
-/** What an interface's driver counts by the names of IEEE 802.3; undefined, each time, when it does not. */
-export type AskEthernet = () => Promise<EthernetStats | undefined> | undefined
+const itself = (port: Interface | undefined) => port
+
+/** What an interface's driver counts by the names of IEEE 802.3. */
+export interface EthernetQuestion {
+  /** False when it is known that nothing is counted: then there is no need to ask. */
+  readonly mayCount: boolean
+  ask(): Promise<EthernetStats | undefined>
+}
 
 /**
  * Most virtual interfaces, and many drivers, count nothing at the MAC. They are found out by the first answer while the
  * interface is up, and not asked again: on a host with thousands that is half of all questions. Those that have no
  * standard statistics are asked for those of the driver's own from then on.
  */
-function ethernetOf(
-  ifIndex: number,
-  port: () => Interface | undefined,
-  statistics: InterfaceStatistics,
-  driver: DriverStatistics | undefined,
-): AskEthernet {
-  let standard = true
-  let own = driver !== undefined
-  const ask = shared(async () => {
-    const { adminUp = false, kind, name = '' } = port() ?? {}
-    if (standard) {
-      const stats = await statistics.ethernet(ifIndex)
+class EthernetStatistics implements EthernetQuestion {
+  readonly #ifIndex: number
+  readonly #port: () => Interface | undefined
+  readonly #sources: InterfaceSources
+  #standard = true
+  #own: boolean
+  /** Those who ask meanwhile share the answer. */
+  #underWay: Promise<EthernetStats | undefined> | undefined
+
+  constructor(ifIndex: number, port: () => Interface | undefined, sources: InterfaceSources) {
+    this.#ifIndex = ifIndex
+    this.#port = port
+    this.#sources = sources
+    // What is not made by a device's driver counts no frames on a cable.
+    this.#own = sources.driver !== undefined && port()?.kind === undefined
+  }
+
+  get mayCount(): boolean {
+    if (this.#standard && this.#sources.withoutMac?.has(this.#port()?.kind ?? '')) this.#standard = false
+    return this.#standard || this.#own
+  }
+
+  ask(): Promise<EthernetStats | undefined> {
+    this.#underWay ??= this.#ask().finally(() => {
+      this.#underWay = undefined
+    })
+    return this.#underWay
+  }
+
+  async #ask(): Promise<EthernetStats | undefined> {
+    const { statistics, driver } = this.#sources
+    const { adminUp = false, name = '' } = this.#port() ?? {}
+    if (this.#standard) {
+      const stats = await statistics.ethernet(this.#ifIndex)
       if (counts(stats)) {
-        own = false
+        this.#own = false
         return stats
       }
-      if (adminUp) standard = false
+      if (adminUp) this.#hasNoStandard()
     }
-    // What is not made by a device's driver counts no frames on a cable.
-    if (kind !== undefined) own = false
-    if (!own || driver === undefined) return undefined
-    const stats = await driver.read(ifIndex, name)
-    if (!counts(stats) && adminUp) own = false
+    if (!this.#own || driver === undefined) return undefined
+    const stats = await driver.read(this.#ifIndex, name)
+    if (!counts(stats) && adminUp) this.#own = false
     return stats
-  })
-  return () => (standard || own ? ask() : undefined)
+  }
+
+  #hasNoStandard(): void {
+    this.#standard = false
+    const { kind, parentDevice } = this.#port() ?? {}
+    // One driver makes all of a kind, unless they belong to hardware, as the ports of a DSA switch do.
+    if (kind !== undefined && parentDevice === undefined) this.#sources.withoutMac?.add(kind)
+  }
 }
 
 function counts(stats: EthernetStats | undefined): stats is EthernetStats {

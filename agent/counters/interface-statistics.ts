@@ -12,12 +12,15 @@ import { getLink, type Link, readLink } from '../wire/netlink/rt-link.ts'
 import {
   getStats,
   type InterfaceStats,
+  type LinkCounters,
   type LinkStats64,
+  readLinkCounters,
   readStats,
   type StatsWanted,
 } from '../wire/netlink/rt-stats.ts'
 import { Questions } from './questions.ts'
 import { qdiscsOf } from './queues.ts'
+import type { BulkQuestion } from './reader.ts'
 
 /** The kernel answers at once: what has not come by then is lost, and holds back the questions behind it. */
 const SOCKET = { timeoutMs: 2000 } as const
@@ -70,6 +73,14 @@ export class InterfaceStatistics {
   async stats(ifIndex: number, wanted: StatsWanted): Promise<InterfaceStats | undefined> {
     const reply = await this.#route.ask(getStats(ifIndex, wanted))
     return reply && readStats(reply)
+  }
+
+  /** The counters of many links by ifIndex, those of 64 in one instant. */
+  readonly links: BulkQuestion<ReadonlyMap<number, LinkCounters>> = {
+    ask: async indexes => {
+      const questions = indexes.map(ifIndex => getStats(ifIndex, ['link64']))
+      return new Map(await this.#route.askAll(questions, readLinkCounters))
+    },
   }
 
   /** The kernel's counters of all interfaces, by ifIndex; for people who look, not for polling. */

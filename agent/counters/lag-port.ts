@@ -7,20 +7,23 @@ import type { LacpStats } from '../wire/netlink/rt-stats.ts'
 import { type LagPortStats, lagPortStats } from '../wire/sflow/counters/interface.ts'
 import { UNKNOWN32 } from '../wire/struct.ts'
 import type { InterfaceStatistics } from './interface-statistics.ts'
-import type { CounterReader } from './reader.ts'
+import type { Answer, CounterReader } from './reader.ts'
 
-export function lagPortReader(
-  port: () => Interface | undefined,
-  statistics: InterfaceStatistics,
-): CounterReader<typeof lagPortStats> {
-  return {
-    record: lagPortStats,
-    read() {
-      const { ifIndex, masterIfIndex, masterKind } = port() ?? {}
-      if (ifIndex === undefined || masterIfIndex === undefined) return undefined
-      if (masterKind === 'team') return lagPortOf(masterIfIndex, undefined, undefined, undefined)
-      return masterKind === 'bond' ? readBondPort(ifIndex, masterIfIndex, statistics) : undefined
-    },
+export class LagPortReader implements CounterReader<typeof lagPortStats> {
+  readonly record = lagPortStats
+  readonly #port: () => Interface | undefined
+  readonly #statistics: InterfaceStatistics
+
+  constructor(port: () => Interface | undefined, statistics: InterfaceStatistics) {
+    this.#port = port
+    this.#statistics = statistics
+  }
+
+  read(): Answer<LagPortStats | undefined> {
+    const { ifIndex, masterIfIndex, masterKind } = this.#port() ?? {}
+    if (ifIndex === undefined || masterIfIndex === undefined) return undefined
+    if (masterKind === 'team') return lagPortOf(masterIfIndex, undefined, undefined, undefined)
+    return masterKind === 'bond' ? readBondPort(ifIndex, masterIfIndex, this.#statistics) : undefined
   }
 }
 

@@ -5,7 +5,7 @@ import type { Message } from '../wire/netlink/message.ts'
 const MOST_AT_ONCE = 64
 
 /** What is needed of a socket. */
-export type AskedSocket = Pick<NetlinkSocket, 'requestEach' | 'dump' | 'close'>
+export type AskedSocket = Pick<NetlinkSocket, 'requestEach' | 'requestEachInPlace' | 'dump' | 'close'>
 
 interface Question {
   readonly message: Uint8Array
@@ -38,6 +38,22 @@ export class Questions {
       if (this.#waiting.length === 0) setImmediate(this.#send)
       this.#waiting.push({ message, resolve, reject })
     })
+  }
+
+  /**
+   * What `read` makes of the answers to all these, each read where it was received; those that there is no answer to are
+   * left out, as ask() would. Rejects when one is refused for another reason, or cannot be read.
+   */
+  async askAll<T>(messages: readonly Uint8Array[], read: (answer: Message) => T): Promise<T[]> {
+    const known: T[] = []
+    for (let first = 0; first < messages.length; first += MOST_AT_ONCE) {
+      const some = messages.slice(first, first + MOST_AT_ONCE)
+      for (const answer of await this.#socket.requestEachInPlace(some, read, this.#operation)) {
+        if (!(answer instanceof NetlinkError)) known.push(answer)
+        else if (!ABSENT.has(answer.code)) throw answer
+      }
+    }
+    return known
   }
 
   /** One question about all of them. */

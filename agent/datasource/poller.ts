@@ -1,5 +1,6 @@
-import type { Answer, CounterReader } from '../counters/reader.ts'
+import type { Answer, BulkQuestion, CounterReader } from '../counters/reader.ts'
 import type { Ledger, Loss } from '../health/ledger.ts'
+import { inTurns } from '../turns.ts'
 import type { CountersSampleInput } from '../wire/sflow/samples.ts'
 
 /**
@@ -67,14 +68,26 @@ type Value = Readonly<Record<string, unknown>> | undefined
 
 type ReaderTotals = { -readonly [K in keyof ReaderStatus]: ReaderStatus[K] }
 
+/** What all readers of one structure have in common. */
+interface Structure {
+  readonly totals: ReaderTotals
+  /** The names of its 64-bit counters. */
+  readonly counters64: readonly string[]
+}
+
 /** A reader of one source. */
 interface Asked {
   readonly reader: CounterReader
-  readonly totals: ReaderTotals
-  readonly counters64: readonly string[]
+  readonly structure: Structure
   isPending: boolean
-  /** Its 64-bit counters when they were last sent. */
-  last: readonly bigint[]
+  /** Its 64-bit counters when they were last sent; undefined where it has none. */
+  readonly last: bigint[] | undefined
+}
+
+/** A source that is due, with the first of its readers that asks together with others. */
+interface DueTogether {
+  readonly source: Source
+  readonly asked: Asked
 }
 
 interface Source {
@@ -114,7 +127,7 @@ export class Poller {
   readonly #sources = new Map<number, Source>()
   /** Sources by the time when they are due: those of a phase together. Some may be gone, or due at another time by now. */
   readonly #due = new Map<number, Source[]>()
-  readonly #totals = new Map<string, ReaderTotals>()
+  readonly #structures = new Map<string, Structure>()
   readonly #failed: Loss
   readonly #timedOut: Loss
   readonly #hanging: Loss
@@ -208,27 +221,32 @@ export class Poller {
   }
 
   status(): readonly ReaderStatus[] {
-    return [...this.#totals.values()].map(totals => ({ ...totals }))
+    return [...this.#structures.values()].map(({ totals }) => ({ ...totals }))
   }
 
   #asked(reader: CounterReader): Asked {
-    const { name, fields } = reader.record
-    let totals = this.#totals.get(name)
-    if (totals === undefined) {
-      totals = {
-        name,
-        count: 0,
-        lastUs: 0,
-        maxUs: 0,
-        errors: 0,
-        timeouts: 0,
-        pending: 0,
-        lastError: undefined,
-      }
-      this.#totals.set(name, totals)
+    const structure = this.#structure(reader.record)
+    const last = structure.counters64.length === 0 ? undefined : []
+    return { reader, structure, isPending: false, last }
+  }
+
+  #structure({ name, fields }: CounterReader['record']): Structure {
+    const known = this.#structures.get(name)
+    if (known !== undefined) return known
+    const totals = {
+      name,
+      count: 0,
+      lastUs: 0,
+      maxUs: 0,
+      errors: 0,
+      timeouts: 0,
+      pending: 0,
+      lastError: undefined,
     }
     const counters64 = Object.keys(fields).filter(field => fields[field]!.shape.type === 'c64')
-    return { reader, totals, counters64, isPending: false, last: [] }
+    const structure = { totals, counters64 }
+    this.#structures.set(name, structure)
+    return structure
   }
 
   #firstDue(source: Source): number {
@@ -266,6 +284,7 @@ export class Poller {
 
   readonly #wake = (): void => {
     const now = this.#now()
+    const together = new Map<BulkQuestion, DueTogether[]>()
     let first = Number.POSITIVE_INFINITY
     for (const [ms, sources] of this.#due) {
       if (ms > now) {
@@ -275,23 +294,79 @@ export class Poller {
       this.#due.delete(ms)
       for (const source of sources) {
         // Gone meanwhile, or due at another time.
-        if (source.dueMs !== ms || this.#sources.get(key(source.type, source.index)) !== source) continue
-        this.#pollDue(source, now)
+        if (source.dueMs !== ms || !this.#isThere(source)) continue
+        this.#pollDue(source, now, together)
         if (source.dueMs < first) first = source.dueMs
       }
     }
+    for (const [question, due] of together) void this.#pollTogether(question, due)
     this.#wakeMs = Number.POSITIVE_INFINITY
     this.#wakeBy(first)
   }
 
-  #pollDue(source: Source, now: number): void {
+  #isThere(source: Source): boolean {
+    return this.#sources.get(key(source.type, source.index)) === source
+  }
+
+  #pollDue(source: Source, now: number, together: Map<BulkQuestion, DueTogether[]>): void {
     const { dueMs, intervalMs } = source
     // The first poll is off the phase: half an interval lies between it and the second at least.
     this.#schedule(source, this.#dueAfter(source, source.sequence === 0 ? now + intervalMs / 2 : now))
     const skipped = Math.floor((now - dueMs) / intervalMs)
     this.#missed.count += skipped * source.readers.length
-    if (source.isPolling) this.#missed.count += source.readers.length
-    else this.#poll(source)
+    if (source.isPolling) {
+      this.#missed.count += source.readers.length
+      return
+    }
+    const asked = source.readers.find(({ reader, isPending }) => !isPending && reader.bulk !== undefined)
+    const question = asked?.reader.bulk
+    if (asked === undefined || question === undefined) this.#poll(source)
+    else {
+      const others = together.get(question)
+      if (others === undefined) together.set(question, [{ source, asked }])
+      else others.push({ source, asked })
+    }
+  }
+
+  /** Asks for all of them at once. Each is polled when the answer is there, or without it. Does not reject. */
+  async #pollTogether(question: BulkQuestion, due: readonly DueTogether[]): Promise<void> {
+    const startMs = this.#now()
+    let timeoutMs = this.#timeoutMs
+    for (const { source, asked } of due) {
+      timeoutMs = Math.min(timeoutMs, source.intervalMs / 2)
+      source.isPolling = true
+      asked.isPending = true
+      asked.structure.totals.pending++
+    }
+    const pollAll = (read: (one: DueTogether) => Answer<Value>) =>
+      inTurns(due, one => {
+        one.source.isPolling = false
+        if (this.#isRunning && this.#isThere(one.source)) this.#poll(one.source, one.asked, () => read(one))
+      })
+    let isLate = false
+    const stop = this.#limit(timeoutMs, () => {
+      isLate = true
+      void pollAll(({ source, asked }) => this.#tooLate(source, asked, timeoutMs))
+    })
+    const ended = ({ asked }: DueTogether) => {
+      asked.isPending = false
+      asked.structure.totals.pending--
+    }
+    try {
+      const answer = await question.ask(due.map(({ source }) => source.index))
+      stop()
+      for (const one of due) ended(one)
+      if (!isLate) await pollAll(({ source, asked }) => this.#read(source, asked, timeoutMs, startMs, answer))
+    } catch (error) {
+      stop()
+      for (const one of due) {
+        ended(one)
+        this.#answered(one.asked, startMs)
+        if (this.#isRunning) one.asked.structure.totals.errors++
+      }
+      if (!isLate)
+        await pollAll(({ source, asked }) => this.#fail(source, asked, this.#failed, error as Error))
+    }
   }
 
   #schedule(source: Source, dueMs: number): void {
@@ -302,10 +377,17 @@ export class Poller {
     else others.push(source)
   }
 
-  #poll(source: Source): void {
+  /** Asks all readers, but for `known`, whose value is that of `value()`. */
+  #poll(source: Source, known?: Asked, value?: () => Answer<Value>): void {
     const timeoutMs = Math.min(this.#timeoutMs, source.intervalMs / 2)
-    const answers = source.readers.map(asked => this.#ask(source, asked, timeoutMs))
-    if (!answers.some(answer => answer instanceof Promise)) {
+    let isWaiting = false
+    const answers: Answer<Value>[] = []
+    for (const asked of source.readers) {
+      const answer = asked === known ? value!() : this.#ask(source, asked, timeoutMs)
+      if (answer instanceof Promise) isWaiting = true
+      answers.push(answer)
+    }
+    if (!isWaiting) {
       this.#send(source, answers as readonly Value[])
       return
     }
@@ -318,16 +400,14 @@ export class Poller {
   }
 
   #send(source: Source, values: readonly Value[]): void {
-    if (!this.#isRunning || this.#sources.get(key(source.type, source.index)) !== source) return
+    if (!this.#isRunning || !this.#isThere(source)) return
     const records: { record: CounterReader['record']; value: unknown }[] = []
     let isContinuous = true
     for (const [i, value] of values.entries()) {
       if (value === undefined) continue
       const asked = source.readers[i]!
-      const counters = asked.counters64.map(name => value[name] as bigint)
       // A counter that went back was reset: a new sequence tells the collector not to take the difference.
-      if (asked.last.some((before, k) => counters[k]! < before)) isContinuous = false
-      asked.last = counters
+      if (!hasGrown(asked, value)) isContinuous = false
       records.push({ record: asked.reader.record, value })
     }
     if (records.length === 0) return
@@ -343,26 +423,25 @@ export class Poller {
 
   /** The reader's answer; undefined when there is none, or not in time. Neither throws nor rejects. */
   #ask(source: Source, asked: Asked, timeoutMs: number): Answer<Value> {
-    const { reader, totals } = asked
     if (asked.isPending) {
       this.#hanging.count++
       return undefined
     }
-    const startMs = this.#now()
+    return this.#read(source, asked, timeoutMs, this.#now())
+  }
+
+  #read(source: Source, asked: Asked, timeoutMs: number, startMs: number, given?: unknown): Answer<Value> {
     let answer: Answer<Value>
     try {
-      answer = reader.read()
+      answer = asked.reader.read(given)
     } catch (error) {
-      this.#answered(totals, startMs)
-      totals.errors++
-      this.#fail(source, totals, this.#failed, error as Error)
-      return undefined
+      this.#answered(asked, startMs)
+      asked.structure.totals.errors++
+      return this.#fail(source, asked, this.#failed, error as Error)
     }
-    if (!(answer instanceof Promise)) {
-      this.#answered(totals, startMs)
-      return answer
-    }
-    return this.#await(answer, source, asked, startMs, timeoutMs)
+    if (answer instanceof Promise) return this.#await(answer, source, asked, startMs, timeoutMs)
+    this.#answered(asked, startMs)
+    return answer
   }
 
   #await(
@@ -372,47 +451,73 @@ export class Poller {
     startMs: number,
     timeoutMs: number,
   ): Promise<Value> {
-    const { totals } = asked
+    const { totals } = asked.structure
     asked.isPending = true
     totals.pending++
     return new Promise(resolve => {
       let isLate = false
-      const giveUp = () => {
-        if (!asked.isPending) return
+      const stop = this.#limit(timeoutMs, () => {
         isLate = true
-        if (this.#isRunning) totals.timeouts++
-        resolve(undefined)
-        this.#fail(source, totals, this.#timedOut, new Error(`no answer within ${timeoutMs} ms`))
-      }
-      // When the process stood still, the answer may be there and the timer comes first: it lets others go before.
-      const timer = setTimeout(() => setImmediate(giveUp).unref(), timeoutMs).unref()
+        resolve(this.#tooLate(source, asked, timeoutMs))
+      })
       const end = (value: Value) => {
-        clearTimeout(timer)
+        stop()
         asked.isPending = false
         totals.pending--
-        this.#answered(totals, startMs)
+        this.#answered(asked, startMs)
         resolve(value)
       }
       answer.then(end, (error: Error) => {
         end(undefined)
         if (this.#isRunning) totals.errors++
-        if (!isLate) this.#fail(source, totals, this.#failed, error)
+        if (!isLate) this.#fail(source, asked, this.#failed, error)
       })
     })
   }
 
-  #answered(totals: ReaderTotals, startMs: number): void {
+  /** Calls `giveUp` after that time, unless the function that it gives is called before. */
+  #limit(timeoutMs: number, giveUp: () => void): () => void {
+    let isOver = false
+    const end = () => {
+      if (!isOver) giveUp()
+    }
+    // When the process stood still, the answer may be there and the timer comes first: it lets others go before.
+    const timer = setTimeout(() => setImmediate(end).unref(), timeoutMs).unref()
+    return () => {
+      isOver = true
+      clearTimeout(timer)
+    }
+  }
+
+  #answered({ structure: { totals } }: Asked, startMs: number): void {
     totals.count++
     totals.lastUs = Math.round((this.#now() - startMs) * 1000)
     totals.maxUs = Math.max(totals.maxUs, totals.lastUs)
   }
 
-  #fail(source: Source, totals: ReaderTotals, loss: Loss, error: Error): void {
+  #tooLate(source: Source, asked: Asked, timeoutMs: number): undefined {
+    if (this.#isRunning) asked.structure.totals.timeouts++
+    return this.#fail(source, asked, this.#timedOut, new Error(`no answer within ${timeoutMs} ms`))
+  }
+
+  #fail(source: Source, { structure: { totals } }: Asked, loss: Loss, error: Error): undefined {
     if (!this.#isRunning) return
     loss.count++
     totals.lastError = error.message
     this.#onFailure?.({ sourceType: source.type, sourceIndex: source.index, reader: totals.name, error })
   }
+}
+
+/** False when one of the 64-bit counters is less than it was when it was last sent. */
+function hasGrown({ structure: { counters64 }, last }: Asked, value: NonNullable<Value>): boolean {
+  if (last === undefined) return true
+  let hasGrown = true
+  for (let i = 0; i < counters64.length; i++) {
+    const now = value[counters64[i]!] as bigint
+    if (last[i]! > now) hasGrown = false
+    last[i] = now
+  }
+  return hasGrown
 }
 
 /** The index is a 32-bit number. */

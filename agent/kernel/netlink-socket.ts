@@ -93,6 +93,11 @@ export interface NetlinkSocketOptions {
   readonly groups?: readonly number[]
   /** Datagrams of a batch at most; default 16. */
   readonly slots?: number
+  /**
+   * Batches for each wake-up of the event loop; default 8. The kernel makes each part of a dump while it is received: few
+   * slots and one batch keep a dump of thousands of entries from being one long turn.
+   */
+  readonly batches?: number
   /** Bytes of a datagram at most; default 65536. */
   readonly slotBytes?: number
   /** Takes each message that came by multicast; its bytes are a copy. */
@@ -115,15 +120,18 @@ interface Operation {
   readonly name: string
   readonly isDump: boolean
   /** Of several requests, an answer for each, or undefined until it comes; undefined when it is one. */
-  readonly answers: (Message | NetlinkError | undefined)[] | undefined
-  readonly resolve: (messages: Message[]) => void
+  readonly answers: unknown[] | undefined
+  /** Makes something of each message where it was received; without it the messages are copied. */
+  readonly read: ((message: Message) => unknown) | undefined
+  readonly resolve: (entries: unknown[]) => void
   readonly reject: (error: Error) => void
   readonly timer: NodeJS.Timeout
   /** 0 until it is sent. Several requests have as many numbers from this one on. */
   sequence: number
   /** Of several requests, those that have no answer yet. */
   unanswered: number
-  messages: Message[]
+  /** Messages, or what was made of them. */
+  entries: unknown[]
   isInterrupted: boolean
   triesLeft: number
 }
@@ -179,10 +187,11 @@ export class NetlinkSocket {
     socket.bind(Uint8Array.of(AF_NETLINK, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), 'bind netlink socket')
     const name = socket.name()
     this.port = new DataView(name.buffer, name.byteOffset).getUint32(4, true)
-    const { slots = 16, slotBytes = SLOT_BYTES } = options
+    const { slots = 16, slotBytes = SLOT_BYTES, batches } = options
     const controlBytes = raw ? 0 : CONTROL_BYTES
     const onBatch = raw ? this.#receiveDatagrams : this.#receiveMessages
-    this.#memory = socket.receive({ slots, slotBytes, controlBytes }, onBatch)
+    const limits = { slots, slotBytes, controlBytes, ...(batches !== undefined && { batches }) }
+    this.#memory = socket.receive(limits, onBatch)
     for (const group of options.groups ?? []) this.join(group)
   }
 
@@ -208,8 +217,8 @@ export class NetlinkSocket {
    * Requests of one socket are executed one after another, in the order of the calls.
    */
   async request(message: Uint8Array, operation = 'netlink request'): Promise<Message | undefined> {
-    const messages = await this.#enqueue(message, FLAG.ack, operation, false)
-    return messages[0]
+    const messages = await this.#enqueue(message.slice(), FLAG.ack, operation, false)
+    return messages[0] as Message | undefined
   }
 
   /**
@@ -221,22 +230,29 @@ export class NetlinkSocket {
     messages: readonly Uint8Array[],
     operation = 'netlink requests',
   ): Promise<(Message | NetlinkError)[]> {
-    if (messages.length === 0) return []
-    const lengths = messages.map(message => align4(message.length))
-    const bytes = new Uint8Array(lengths.reduce((sum, length) => sum + length, 0))
-    let at = 0
-    for (const [i, message] of messages.entries()) {
-      bytes.set(message, at)
-      at += lengths[i]!
-    }
-    const answers = new Array<Message | NetlinkError | undefined>(messages.length).fill(undefined)
-    await this.#enqueue(bytes, 0, operation, false, answers)
-    return answers as (Message | NetlinkError)[]
+    return (await this.#requestEach(messages, operation, undefined)) as (Message | NetlinkError)[]
+  }
+
+  /**
+   * As requestEach(), but the answers are what `read` makes of each message where it was received, borrowed until it
+   * returns. One that it cannot read (NetlinkFormatError) is an error of that answer.
+   */
+  async requestEachInPlace<T>(
+    messages: readonly Uint8Array[],
+    read: (message: Message) => T,
+    operation: string,
+  ): Promise<(T | NetlinkError)[]> {
+    return (await this.#requestEach(messages, operation, read)) as (T | NetlinkError)[]
   }
 
   /** Asks for all entries of a table. A table that changes meanwhile is read again, at most four times. */
-  dump(message: Uint8Array, operation = 'netlink dump'): Promise<Message[]> {
-    return this.#enqueue(message, FLAG.dump, operation, true)
+  async dump(message: Uint8Array, operation = 'netlink dump'): Promise<Message[]> {
+    return (await this.#enqueue(message.slice(), FLAG.dump, operation, true)) as Message[]
+  }
+
+  /** As dump(), but the entries are what `read` makes of each message where it was received, borrowed until it returns. */
+  async dumpInPlace<T>(message: Uint8Array, read: (message: Message) => T, operation: string): Promise<T[]> {
+    return (await this.#enqueue(message.slice(), FLAG.dump, operation, true, { read })) as T[]
   }
 
   /**
@@ -255,18 +271,36 @@ export class NetlinkSocket {
     for (const operation of this.#queue.splice(0)) this.#fail(operation, ERRNO.ECANCELED, 'socket closed')
   }
 
+  async #requestEach(
+    messages: readonly Uint8Array[],
+    operation: string,
+    read: Operation['read'],
+  ): Promise<unknown[]> {
+    if (messages.length === 0) return []
+    const lengths = messages.map(message => align4(message.length))
+    const bytes = new Uint8Array(lengths.reduce((sum, length) => sum + length, 0))
+    let at = 0
+    for (const [i, message] of messages.entries()) {
+      bytes.set(message, at)
+      at += lengths[i]!
+    }
+    const answers = new Array<unknown>(messages.length).fill(undefined)
+    await this.#enqueue(bytes, 0, operation, false, { answers, read })
+    return answers
+  }
+
+  /** The bytes are this socket's own from now on. */
   #enqueue(
-    message: Uint8Array,
+    bytes: Uint8Array<ArrayBuffer>,
     flags: number,
     name: string,
     isDump: boolean,
-    answers?: Operation['answers'],
-  ): Promise<Message[]> {
+    { answers, read }: Partial<Pick<Operation, 'answers' | 'read'>> = {},
+  ): Promise<unknown[]> {
     if (this.#closed) return Promise.reject(new NetlinkError(ERRNO.ECANCELED, name, 'socket closed'))
     if (isDump && this.#options.onDatagram !== undefined) {
       return Promise.reject(new Error(`${name}: this netlink socket takes no dumps`))
     }
-    const bytes = message.slice()
     const view = new DataView(bytes.buffer)
     eachMessage(view, answers?.length ?? 1, at => {
       view.setUint16(at + 6, messageFlags(view, at) | flags, true)
@@ -281,12 +315,13 @@ export class NetlinkSocket {
         name,
         isDump,
         answers,
+        read,
         resolve,
         reject,
         timer,
         sequence: 0,
         unanswered: answers?.length ?? 0,
-        messages: [],
+        entries: [],
         isInterrupted: false,
         triesLeft: DUMP_TRIES - 1,
       }
@@ -340,7 +375,7 @@ export class NetlinkSocket {
     if ((isBusy || (isInterrupted && ack.errno === 0)) && triesLeft > 0) {
       operation.triesLeft--
       operation.isInterrupted = false
-      operation.messages = []
+      operation.entries = []
       operation.sequence = 0
       this.#next()
     } else if (ack.errno !== 0) {
@@ -349,7 +384,7 @@ export class NetlinkSocket {
       this.#fail(operation, ERRNO.EINTR, 'the table changed during each try to read it')
     } else {
       this.#end(operation)
-      operation.resolve(operation.messages)
+      operation.resolve(operation.entries)
     }
   }
 
@@ -375,24 +410,38 @@ export class NetlinkSocket {
 
   readonly #receiveMessages = (count: number): void => {
     if (count < 0) this.#overrun()
-    const { memory, view, meta, dataOffset, dataStride, controlOffset, controlStride } = this.#memory
-    const lengthOf = (slot: number) => meta[slot * META.words + META.length]!
-    // One copy for the batch: one for each message would be most of what thousands of short answers cost.
-    let bytes = 0
-    for (let slot = 0; slot < count; slot++) bytes += align4(lengthOf(slot))
-    const copy = new Uint8Array(bytes)
+    const { memory, view, dataOffset, dataStride, controlOffset, controlStride } = this.#memory
+    let copy: Uint8Array<ArrayBuffer> | undefined
     let at = 0
     for (let slot = 0; slot < count && !this.#closed; slot++) {
       if (!this.#isUsable(slot)) continue
-      const length = lengthOf(slot)
-      copy.set(new Uint8Array(memory, dataOffset + slot * dataStride, length), at)
+      const length = this.#lengthOf(slot)
+      const start = dataOffset + slot * dataStride
+      // A notification of our own request has its sequence and port: only the group tells it from the answer.
+      const isAnswer = view.getUint32(controlOffset + slot * controlStride + CONTROL_GROUP, true) === 0
+      if (isAnswer && this.#current()?.read !== undefined) {
+        this.#answer(new DataView(memory, start, length))
+        continue
+      }
+      // One copy for the batch: one for each message would be most of what thousands of short answers cost.
+      copy ??= new Uint8Array(this.#bytesFrom(slot, count))
+      copy.set(new Uint8Array(memory, start, length), at)
       const datagram = new DataView(copy.buffer, at, length)
       at += align4(length)
-      // A notification of our own request has its sequence and port: only the group tells it from the answer.
-      const group = view.getUint32(controlOffset + slot * controlStride + CONTROL_GROUP, true)
-      if (group === 0) this.#answer(datagram)
+      if (isAnswer) this.#answer(datagram)
       else this.#notify(datagram)
     }
+  }
+
+  #lengthOf(slot: number): number {
+    return this.#memory.meta[slot * META.words + META.length]!
+  }
+
+  /** Bytes of the datagrams from this slot on, each aligned. */
+  #bytesFrom(slot: number, count: number): number {
+    let bytes = 0
+    for (let i = slot; i < count; i++) bytes += align4(this.#lengthOf(i))
+    return bytes
   }
 
   /** False for what others sent, and for what did not fit into its slot, which is lost. */
@@ -429,11 +478,7 @@ export class NetlinkSocket {
         if (type === MESSAGE_TYPE.error || type === MESSAGE_TYPE.done) {
           this.#finish(operation, readAck(view, at, length))
         } else if (type !== MESSAGE_TYPE.noop) {
-          operation.messages.push({
-            type,
-            flags,
-            view: new DataView(view.buffer, view.byteOffset + at, length),
-          })
+          operation.entries.push(entryOf(operation, messageAt(view, at, length)))
         }
       }
     } catch (error) {
@@ -453,8 +498,7 @@ export class NetlinkSocket {
       const { errno, text, offset } = readAck(view, at, length)
       answers[index] = new NetlinkError(errno, operation.name, text, offset)
     } else {
-      const flags = messageFlags(view, at)
-      answers[index] = { type, flags, view: new DataView(view.buffer, view.byteOffset + at, length) }
+      answers[index] = answerOf(operation, messageAt(view, at, length))
     }
     operation.unanswered--
     if (operation.unanswered > 0) return
@@ -472,11 +516,7 @@ export class NetlinkSocket {
         this.malformed++
         return
       }
-      this.#options.onNotification?.({
-        type: messageType(view, at),
-        flags: messageFlags(view, at),
-        view: new DataView(view.buffer, view.byteOffset + at, length),
-      })
+      this.#options.onNotification?.(messageAt(view, at, length))
     }
   }
 
@@ -492,6 +532,29 @@ export class NetlinkSocket {
     const operation = this.#current()
     if (operation?.answers !== undefined) this.#fail(operation, ERRNO.ENOBUFS, 'too many answers at once')
     this.#options.onOverrun?.()
+  }
+}
+
+/** A window on the message at byte `at`, not a copy. */
+function messageAt(view: DataView, at: number, length: number): Message {
+  return {
+    type: messageType(view, at),
+    flags: messageFlags(view, at),
+    view: new DataView(view.buffer, view.byteOffset + at, length),
+  }
+}
+
+function entryOf({ read }: Operation, message: Message): unknown {
+  return read === undefined ? message : read(message)
+}
+
+/** One of several answers that cannot be read costs none of the others. */
+function answerOf(operation: Operation, message: Message): unknown {
+  try {
+    return entryOf(operation, message)
+  } catch (error) {
+    if (!(error instanceof NetlinkFormatError)) throw error
+    return new NetlinkError(ERRNO.EBADMSG, operation.name, error.message)
   }
 }
 

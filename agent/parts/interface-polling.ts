@@ -2,13 +2,14 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Config, CountersConfig, PcapConfig } from '../config/config.ts'
 import { portsWithoutCounters } from '../config/pcap-rule.ts'
 import { DriverStatistics } from '../counters/driver-statistics.ts'
-import { interfaceReaders } from '../counters/interface-readers.ts'
+import { type InterfaceSources, interfaceReaders } from '../counters/interface-readers.ts'
 import { InterfaceStatistics } from '../counters/interface-statistics.ts'
 import { Modules } from '../counters/modules.ts'
 import type { Poller } from '../datasource/poller.ts'
 import type { Logger } from '../health/log.ts'
 import type { Interface, InterfaceEvent, Interfaces } from '../interfaces.ts'
 import { CAPABILITIES, effectiveCapabilities } from '../kernel/privileges.ts'
+import { inTurns } from '../turns.ts'
 import type { LinkStats64 } from '../wire/netlink/rt-stats.ts'
 
 /**
@@ -18,12 +19,6 @@ import type { LinkStats64 } from '../wire/netlink/rt-stats.ts'
 
 /** Data source type of an interface. */
 const INTERFACE = 0
-
-interface Sources {
-  readonly statistics: InterfaceStatistics
-  readonly driver: DriverStatistics
-  readonly modules: Modules | undefined
-}
 
 export interface InterfacePollingOptions {
   readonly poller: Poller
@@ -46,7 +41,7 @@ export class InterfacePolling {
         readonly pcap: readonly PcapConfig[]
       }
     | undefined
-  #sources: Sources | undefined
+  #sources: InterfaceSources | undefined
 
   constructor({ poller, interfaces, log, named }: InterfacePollingOptions) {
     this.#poller = poller
@@ -59,10 +54,11 @@ export class InterfacePolling {
     this.#settings = settingsOf(config)
     const statistics = await InterfaceStatistics.open()
     const driver = DriverStatistics.open()
-    const { moduleSeconds } = config.counters
+    const { pfc, queues, moduleSeconds } = config.counters
     const modules = await this.#openModules(moduleSeconds)
-    this.#sources = { statistics, driver, modules }
-    this.#pollAll()
+    const named = this.#named
+    this.#sources = { statistics, driver, modules, pfc, queues, named, withoutMac: new Set() }
+    await this.#pollAll()
   }
 
   /** Goes on with another configuration; does nothing when it says the same of counters. */
@@ -77,9 +73,10 @@ export class InterfacePolling {
       return
     }
     sources.modules?.close()
-    this.#sources = { ...sources, modules: await this.#openModules(now.counters.moduleSeconds) }
+    const { pfc, queues, moduleSeconds } = now.counters
+    this.#sources = { ...sources, pfc, queues, modules: await this.#openModules(moduleSeconds) }
     for (const ifIndex of [...this.#polled]) this.#forget(ifIndex)
-    this.#pollAll()
+    await this.#pollAll()
   }
 
   interfaceChanged(event: InterfaceEvent): void {
@@ -95,7 +92,7 @@ export class InterfacePolling {
   /** May be called twice. */
   stop(): void {
     this.#sources?.statistics.close()
-    this.#sources?.driver.close()
+    this.#sources?.driver?.close()
     this.#sources?.modules?.close()
   }
 
@@ -117,8 +114,13 @@ export class InterfacePolling {
     }
   }
 
-  #pollAll(): void {
-    for (const port of this.#interfaces.byIndex.values()) this.#poll(port)
+  /** Those that come or go between two turns are told of as events. */
+  #pollAll(): Promise<void> {
+    const { byIndex } = this.#interfaces
+    return inTurns(byIndex.keys(), ifIndex => {
+      const port = byIndex.get(ifIndex)
+      if (port !== undefined) this.#poll(port)
+    })
   }
 
   #poll(port: Interface): void {
@@ -134,8 +136,7 @@ export class InterfacePolling {
     if (!isWanted || this.#polled.has(ifIndex)) return
     this.#polled.add(ifIndex)
     const now = () => this.#interfaces.byIndex.get(ifIndex)
-    const { pfc, queues } = counters
-    const readers = interfaceReaders(ifIndex, now, { ...sources, named: this.#named, pfc, queues })
+    const readers = interfaceReaders(ifIndex, now, sources)
     this.#poller.add({ type: INTERFACE, index: ifIndex, intervalMs, readers })
     this.#log.debug({ part: 'counters', interface: name }, `${name} is polled`)
   }
@@ -143,7 +144,7 @@ export class InterfacePolling {
   #forget(ifIndex: number): void {
     if (!this.#polled.delete(ifIndex)) return
     this.#poller.remove(INTERFACE, ifIndex)
-    this.#sources?.driver.forget(ifIndex)
+    this.#sources?.driver?.forget(ifIndex)
   }
 }
 

@@ -134,7 +134,11 @@ describe('if_counters', () => {
     assert.equal(neverBack(unicastOf({ ...STATS, rxPackets: 3n, multicast: 1n }, {}), first).received, 2n)
   })
 
-  const sources = { port: () => PORT, stats: async () => undefined, ethernet: async () => undefined }
+  const sources = {
+    port: () => PORT,
+    stats: async () => undefined,
+    ethernet: { mayCount: true, ask: async () => undefined },
+  }
 
   test('no record for an interface that is gone', async () => {
     assert.equal(await ifCountersReader(sources).read(), undefined)
@@ -150,8 +154,8 @@ describe('if_counters', () => {
   const failure = () => Promise.reject(new NetlinkError(5, 'read the Ethernet statistics'))
 
   /** A reader of the fields that depend on the MAC, whose answers come one after the other. */
-  function macFields(...answers: IfCountersSources['ethernet'][]) {
-    const ethernet = () => answers.shift()!()
+  function macFields(...answers: IfCountersSources['ethernet']['ask'][]) {
+    const ethernet = { mayCount: true, ask: () => answers.shift()!() }
     const reader = ifCountersReader({
       ...sources,
       stats: async () => ({ link64: STATS }) as InterfaceStats,
@@ -321,7 +325,7 @@ async function lab(t: TestContext) {
     const { ifIndex } = interfaces.byName(name)!
     return interfaceReaders(ifIndex, () => interfaces.byIndex.get(ifIndex), { statistics })
   }
-  return { near, far, interfaces, readers }
+  return { near, far, interfaces, statistics, readers }
 }
 
 interface IpStatistics {
@@ -387,6 +391,38 @@ describe('interfaces of a namespace', () => {
         `poll ${poll}`,
       )
       assert.deepEqual(values.at(-1)!.value, { name: 'v1' })
+    }
+  })
+
+  test('after the first reading virtual interfaces are asked for together, and say the same', async t => {
+    const { near, interfaces, statistics } = await lab(t)
+    const names = ['v1', 'v2', 'br0']
+    const indexes = names.map(name => interfaces.byName(name)!.ifIndex)
+    const withoutMac = new Set<string>()
+    const readers = indexes.map(
+      ifIndex =>
+        interfaceReaders(ifIndex, () => interfaces.byIndex.get(ifIndex), { statistics, withoutMac })[0]!,
+    )
+    assert.deepEqual(
+      readers.map(({ bulk }) => bulk),
+      [undefined, undefined, undefined],
+    )
+    assert.ok(await readers[0]!.read())
+    // What is known of one veth holds for all; of bridges nothing is known yet.
+    assert.deepEqual(
+      readers.map(({ bulk }) => bulk !== undefined),
+      [true, true, false],
+    )
+    ip(`-n ${near} link set v1 down`)
+    const gone = indexes[2]! + 100
+    for (let tries = 1; ; tries++) {
+      const links = await statistics.links.ask([...indexes, gone])
+      assert.deepEqual([...links.keys()], indexes)
+      const alone = await Promise.all(readers.map(reader => reader.read()))
+      const read = readers.map(reader => reader.read(links))
+      // What the kernel sends by itself may come between.
+      if (isDeepStrictEqual(read, alone)) break
+      assert.ok(tries < 100, 'they do not come to rest')
     }
   })
 

@@ -20,6 +20,7 @@ function socket(fails?: Error) {
         return { type: first!, flags: 0, view: new DataView(new ArrayBuffer(0)) } satisfies Message
       })
     },
+    requestEachInPlace: async () => [],
     dump: async () => [],
     close: () => {},
   }

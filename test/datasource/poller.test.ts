@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
-import type { CounterReader } from '../../agent/counters/reader.ts'
+import type { BulkQuestion, CounterReader } from '../../agent/counters/reader.ts'
 import { Poller, type PollFailure, type ReaderStatus } from '../../agent/datasource/poller.ts'
 import { Ledger } from '../../agent/health/ledger.ts'
 import { hostNetIo } from '../../agent/wire/sflow/counters/host.ts'
@@ -299,6 +299,129 @@ test('a reader that hangs delays no other source, and is not asked again until i
   assert.equal(asked, 2)
   assert.equal(sent.at(-1)!.records.length, 2, 'it is asked again and its answer is sent')
 })
+
+/** Readers that ask together, of sources 1 to `count`, and what was asked. */
+function together(poller: Poller, count: number) {
+  const asked: (readonly number[])[] = []
+  const answers: { resolve: (texts: Map<number, string>) => void; reject: (error: Error) => void }[] = []
+  const bulk: BulkQuestion<ReadonlyMap<number, string>> = {
+    ask(indexes) {
+      asked.push(indexes)
+      return new Promise((resolve, reject) => answers.push({ resolve, reject }))
+    },
+  }
+  for (let index = 1; index <= count; index++) {
+    const reader: CounterReader<typeof portName, ReadonlyMap<number, string>> = {
+      record: portName,
+      bulk,
+      read(texts) {
+        const text = texts!.get(index)
+        return text === undefined ? undefined : { name: text }
+      },
+    }
+    const quiet: CounterReader = { record: hostNetIo, read: () => QUIET }
+    poller.add({ type: 0, index, intervalMs: INTERVAL_MS, readers: [reader as CounterReader, quiet] })
+  }
+  return { asked, answers }
+}
+
+test('what is due together is asked together, and each has its own of the answer', async t => {
+  const { poller, sent, advance, losses } = bench(t)
+  poller.add({ type: 2, index: 1, intervalMs: INTERVAL_MS, readers: [name('host')] })
+  const { asked, answers } = together(poller, 3)
+  poller.start()
+  await advance(100)
+  assert.deepEqual(asked.flat().sort(), [1, 2, 3])
+  assert.deepEqual(
+    sent.map(({ sourceType }) => sourceType),
+    [2],
+    'nobody else waits for the answer',
+  )
+  // The second interface is gone.
+  const texts = new Map([
+    [1, 'eth1'],
+    [3, 'eth3'],
+  ])
+  for (const { resolve } of answers) resolve(texts)
+  await advance(100)
+  assert.deepEqual(
+    sent.slice(1).map(({ sourceIndex, records }) => [sourceIndex, records[0]!.value]),
+    [
+      [1, { name: 'eth1' }],
+      [2, QUIET],
+      [3, { name: 'eth3' }],
+    ],
+  )
+  assert.deepEqual(losses(), { failed: 0, timeout: 0, hanging: 0, missed: 0 })
+  assert.deepEqual(statusOf(poller, 'port_name'), { count: 4, errors: 0, timeouts: 0, pending: 0 })
+})
+
+test('a question for many that fails costs each the structure and nothing else', async t => {
+  const { poller, sent, advance, losses, failures } = bench(t)
+  const { answers } = together(poller, 3)
+  poller.start()
+  await advance(100)
+  for (const { reject } of answers) reject(new Error('no'))
+  await advance(100)
+  assert.deepEqual(
+    sent.map(({ sourceIndex, records }) => [sourceIndex, records.map(({ value }) => value)]),
+    [1, 2, 3].map(index => [index, [QUIET]]),
+  )
+  assert.deepEqual(losses(), { failed: 3, timeout: 0, hanging: 0, missed: 0 })
+  assert.deepEqual(
+    failures.map(({ sourceIndex, reader, error }) => `${sourceIndex} ${reader} ${error.message}`),
+    ['1 port_name no', '2 port_name no', '3 port_name no'],
+  )
+})
+
+test('a question for many that hangs: after a time they go without, and it is not asked again meanwhile', async t => {
+  const { poller, sent, advance, losses } = bench(t)
+  const { asked, answers } = together(poller, 3)
+  poller.start()
+  await advance(2000)
+  assert.equal(sent.length, 0)
+  await advance(200)
+  assert.deepEqual(
+    sent.map(({ records }) => records.length),
+    [1, 1, 1],
+  )
+  assert.deepEqual(losses(), { failed: 0, timeout: 3, hanging: 0, missed: 0 })
+  const questions = asked.length
+  // Their phases are at 0, a quarter and half of the interval.
+  await advance(1.5 * INTERVAL_MS)
+  assert.equal(asked.length, questions)
+  assert.equal(losses().hanging, 3)
+  assert.deepEqual(statusOf(poller, 'port_name'), { count: 0, errors: 0, timeouts: 3, pending: 3 })
+  assert.equal(sent.length, 6, 'what does not hang is told all the same')
+  for (const { resolve } of answers.splice(0)) resolve(new Map())
+  await advance(100)
+  assert.equal(sent.length, 6, 'what comes late is not told')
+  await advance(INTERVAL_MS)
+  assert.deepEqual(asked.slice(questions).flat().sort(), [1, 2, 3])
+})
+
+test('a source that goes while others are asked with it is not told of', async t => {
+  const { poller, sent, advance } = bench(t)
+  const { answers } = together(poller, 2)
+  poller.start()
+  await advance(100)
+  poller.remove(0, 1)
+  const texts = new Map([
+    [1, 'eth1'],
+    [2, 'eth2'],
+  ])
+  for (const { resolve } of answers) resolve(texts)
+  await advance(100)
+  assert.deepEqual(
+    sent.map(({ sourceIndex, records }) => [sourceIndex, records[0]!.value]),
+    [[2, { name: 'eth2' }]],
+  )
+})
+
+function statusOf(poller: Poller, reader: string) {
+  const { count, errors, timeouts, pending } = poller.status().find(({ name }) => name === reader)!
+  return { count, errors, timeouts, pending }
+}
 
 test('a hang and its late failure are one loss', async t => {
   const { poller, advance, losses } = bench(t, { timeoutMs: 100 })

@@ -10,7 +10,7 @@ import {
   NetlinkSocket,
   type NetlinkSocketOptions,
 } from '../../agent/kernel/netlink-socket.ts'
-import { listAttributes, parseAttributes } from '../../agent/wire/netlink/attributes.ts'
+import { listAttributes, NetlinkFormatError, parseAttributes } from '../../agent/wire/netlink/attributes.ts'
 import { GENL_GROUP_NOTIFY } from '../../agent/wire/netlink/genl-ctrl.ts'
 import { FLAG, type Message, MessageBuilder } from '../../agent/wire/netlink/message.ts'
 import { ip, ipBatch, makeNamespace, until } from './namespaces.ts'
@@ -91,6 +91,38 @@ describe('requests', () => {
     const silent = hasty.requestEach([link('lo'), noop], 'ask in vain')
     await assert.rejects(silent, { code: 'ETIMEDOUT', operation: 'ask in vain' })
     assert.equal(linkName((await socket.request(link('br1')))!), 'br1')
+  })
+
+  test('answers and entries that are read where they were received', async t => {
+    const namespace = makeNamespace(t)
+    addBridges(namespace, 100)
+    const socket = open(t, NETLINK_ROUTE, { namespace, slots: 2, batches: 1 })
+    const asked = ['lo', 'nobody', 'br5', ...Array.from({ length: 40 }, (_, i) => `br${i}`)]
+    const link = (name: string) =>
+      new MessageBuilder(RTM_GETLINK, 0, new Uint8Array(IFINFOMSG)).text(IFLA_IFNAME, name).build()
+    const read = (message: Message) => {
+      const name = linkName(message)
+      if (name === 'br5') throw new NetlinkFormatError('missing', 16, 'not to my liking')
+      return name
+    }
+    const answers = await socket.requestEachInPlace(asked.map(link), read, 'ask for links')
+    const unread = 'ask for links: EBADMSG: not to my liking at byte offset 16'
+    assert.deepEqual(
+      answers.map(answer => (answer instanceof NetlinkError ? answer.message : answer)),
+      asked.map(name =>
+        name === 'nobody' ? 'ask for links: ENODEV (no such device)' : name === 'br5' ? unread : name,
+      ),
+    )
+    // A dump of many messages, of which those that come by multicast meanwhile are no part.
+    const all = new MessageBuilder(RTM_GETLINK, 0, new Uint8Array(IFINFOMSG)).build()
+    const names = await socket.dumpInPlace(all, linkName, 'list links')
+    assert.deepEqual(new Set(names), new Set(['lo', ...Array.from({ length: 100 }, (_, i) => `br${i}`)]))
+    assert.equal(names.length, 101)
+    await assert.rejects(socket.dumpInPlace(all, read, 'list links'), { code: 'EBADMSG' })
+    // What was left of that dump is nobody's; messages that are kept are copies, not windows.
+    const kept = await socket.dump(all)
+    await socket.dumpInPlace(all, linkName, 'list links')
+    assert.deepEqual(new Set(kept.map(linkName)), new Set(names))
   })
 
   test('more answers than the receive buffer holds: an error, and then service as before', async t => {

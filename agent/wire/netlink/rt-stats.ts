@@ -4,7 +4,14 @@
  *
  *     if_stats_msg  family u8 · pad u8 · pad u16 · ifindex u32 · filter_mask u32
  */
-import { ATTRIBUTE_HEADER, type Attributes, NetlinkFormatError } from './attributes.ts'
+import {
+  ATTRIBUTE_HEADER,
+  type Attributes,
+  align4,
+  attributeLength,
+  attributeType,
+  NetlinkFormatError,
+} from './attributes.ts'
 import { FLAG, MESSAGE_HEADER, type Message } from './message.ts'
 import { attributesAfter, RTM } from './rt.ts'
 
@@ -47,6 +54,11 @@ const LINK_STATS64 = [
   'rxOtherHostDropped',
 ] as const
 
+const PLACE = Object.fromEntries(LINK_STATS64.map((name, place) => [name, place])) as Record<
+  (typeof LINK_STATS64)[number],
+  number
+>
+
 /** An object with all of them to begin with, so that those made of it are alike. */
 const NO_STATS64 = Object.fromEntries(LINK_STATS64.map(name => [name, undefined]))
 
@@ -60,6 +72,21 @@ export type LinkStats64 = { readonly [K in RequiredCounter]: bigint } & {
   readonly rxNoHandler: bigint | undefined
   readonly rxOtherHostDropped: bigint | undefined
 }
+
+/** Of them, those that the generic counters of an interface are made of. */
+export type LinkCounters = Pick<
+  LinkStats64,
+  | 'rxPackets'
+  | 'txPackets'
+  | 'rxBytes'
+  | 'txBytes'
+  | 'rxErrors'
+  | 'txErrors'
+  | 'rxDropped'
+  | 'txDropped'
+  | 'multicast'
+  | 'rxMissedErrors'
+>
 
 /** LACP counters of a bond or of one of its ports (BOND_3AD_STAT_, Linux 5.1), by their attribute number. */
 const LACP_STATS = [
@@ -117,6 +144,37 @@ export function readStats(message: Message): InterfaceStats {
     bond: lacpStats(attributes.nest(STATS.linkXstats)),
     bondPort: lacpStats(attributes.nest(STATS.linkXstatsSlave)),
   }
+}
+
+/** ifIndex and counters of an RTM_NEWSTATS; made for thousands of them, and reads nothing else. */
+export function readLinkCounters({ type, view }: Message): [ifIndex: number, counters: LinkCounters] {
+  const end = view.byteLength
+  const start = MESSAGE_HEADER + STATS_HEADER
+  if (type !== RTM.newStats || end < start) {
+    throw new NetlinkFormatError('wrong-size', 0, `message ${type} of ${end} bytes is no statistics`)
+  }
+  for (let at = start, length = 0; at < end; at += align4(length)) {
+    length = attributeLength(view, at, end)
+    if (attributeType(view, at) !== STATS.link64) continue
+    if (length - ATTRIBUTE_HEADER < 8 * LINK_STATS64_LEAST) {
+      throw new NetlinkFormatError('wrong-size', at, `link statistics of ${length - ATTRIBUTE_HEADER} bytes`)
+    }
+    const counter = (place: number) => view.getBigUint64(at + ATTRIBUTE_HEADER + 8 * place, true)
+    const counters = {
+      rxPackets: counter(PLACE.rxPackets),
+      txPackets: counter(PLACE.txPackets),
+      rxBytes: counter(PLACE.rxBytes),
+      txBytes: counter(PLACE.txBytes),
+      rxErrors: counter(PLACE.rxErrors),
+      txErrors: counter(PLACE.txErrors),
+      rxDropped: counter(PLACE.rxDropped),
+      txDropped: counter(PLACE.txDropped),
+      multicast: counter(PLACE.multicast),
+      rxMissedErrors: counter(PLACE.rxMissedErrors),
+    }
+    return [view.getUint32(MESSAGE_HEADER + 4, true), counters]
+  }
+  throw new NetlinkFormatError('missing', 0, 'statistics without those of the link')
 }
 
 function cpuStats(offload: Attributes | undefined): LinkStats64 | undefined {
