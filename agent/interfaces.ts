@@ -349,10 +349,11 @@ export class Interfaces {
     const before = this.#links.get(link.ifIndex)
     this.#links.set(link.ifIndex, link)
     this.#update(link.ifIndex)
-    if (before !== undefined && hasCarrier(before) === hasCarrier(link) && before.master === link.master)
-      return
-    this.#askLinkModes(link.ifIndex)
-    // The speed of a bond is that of its members together.
+    const isAlike =
+      before !== undefined && hasCarrier(before) === hasCarrier(link) && before.master === link.master
+    if (!isAlike) this.#askLinkModes(link.ifIndex)
+    // The speed of a bond is that of its active members together. It looks at them in its own time, after the change of
+    // a carrier, and then there is one more notification of the member, which tells nothing new of the member itself.
     for (const master of new Set([before?.master, link.master])) {
       if (master !== undefined) this.#askLinkModes(master)
     }

@@ -25,12 +25,18 @@ export async function runDemo(...options: string[]): Promise<{ output: string; m
   return { output, messages }
 }
 
-/** What BPF tells of the router: both interfaces of a flow, its queue, and why packets were dropped. */
-export function checkRouter(output: string): void {
-  const [, datagrams, flows, counters] =
+/**
+ * What BPF tells of the router: both interfaces of a flow, its queue, and why packets were dropped. An emulated
+ * processor decodes more slowly than the agent sends, so that datagrams are missed there: those are problems.
+ */
+export function checkRouter(output: string, problems: '0' | 'some' = '0'): void {
+  const summary =
     /(\d+) datagrams: (\d+) flow samples, \d+ discarded packets, (\d+) counters samples, 0 problems/.exec(
       output,
-    )!
+    )
+  assert.ok(summary, output)
+  const [, datagrams, flows, counters, found] = summary
+  if (problems === '0') assert.equal(found, '0', output)
   assert.ok(Number(datagrams) > 0 && Number(flows) > 0 && Number(counters) > 0, output)
   assert.match(output, /lan0 +wan0 +UDP +192\.0\.2\.2 +198\.51\.100\.2:5002/)
   // A full queue delays by milliseconds.

@@ -53,7 +53,10 @@ test('rates by speed of a bond whose members come and go', async t => {
     return Number(/sample rate 1\/(\d+)/.exec(shown)?.[1] ?? 0)
   }
   const expectRate = (rate: number, why: string) =>
-    until(`1 in ${rate}: ${why}; the kernel has 1 in ${rateOfKernel()}`, () => rateOfKernel() === rate)
+    until(
+      () => `1 in ${rate}: ${why}; the kernel has 1 in ${rateOfKernel()}`,
+      () => rateOfKernel() === rate,
+    )
   let port = TRAFFIC_PORT
   /** Samples that come now tell this rate. */
   const expectSamples = async (rate: number) => {
