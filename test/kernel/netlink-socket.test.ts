@@ -127,7 +127,7 @@ describe('requests', () => {
 
   test('more answers than the receive buffer holds: an error, and then service as before', async t => {
     const namespace = makeNamespace(t)
-    const socket = open(t, NETLINK_ROUTE, { namespace, timeoutMs: 1000 })
+    const socket = open(t, NETLINK_ROUTE, { namespace, timeoutMs: 5000 })
     const lo = new MessageBuilder(RTM_GETLINK, 0, new Uint8Array(IFINFOMSG)).text(IFLA_IFNAME, 'lo').build()
     await assert.rejects(socket.requestEach(new Array(2000).fill(lo), 'ask for too much'), {
       code: 'ENOBUFS',
