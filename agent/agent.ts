@@ -141,7 +141,13 @@ export class Agent {
       address: () => this.#address.address,
       log,
     })
-    this.#drops = new DropReports({ datagrams: this.#datagrams, interfaces: this.#interfaces, ledger, log })
+    this.#drops = new DropReports({
+      datagrams: this.#datagrams,
+      interfaces: this.#interfaces,
+      ledger,
+      log,
+      takeFollowed: () => this.#pcapSamplers.takeFollowed(),
+    })
     const samplers = {
       log,
       ledger,

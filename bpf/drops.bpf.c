@@ -73,7 +73,7 @@ struct {
 } left_out SEC(".maps");
 
 const volatile struct drop_constants drop_constants = { .header_bytes = 128, .slots = DROP_SLOTS };
-volatile struct drop_control drop_control SEC(".data") = { .share = 1, .limit = 1, .next_slot = 1, .second = 1 };
+volatile struct drop_control drop_control SEC(".data") = { .share = 1, .limit = 1, .next_slot = 1 };
 
 /* What is known of a dropped packet before it is looked at. */
 struct drop {
@@ -102,12 +102,10 @@ static __always_inline enum drop_wish wish_of(__u32 reason)
 	return drop_constants.wishes[subsystem * REASONS_EACH + number];
 }
 
-/* The device that has the packet. UDP keeps other things in its place, which do not look like an address. */
-static __always_inline struct net_device *device_of(struct sk_buff *skb)
+/* Whether it has a device. UDP keeps other things in its place, which do not look like an address. */
+static __always_inline bool has_device(struct sk_buff *skb)
 {
-	__u64 dev = (__u64)BPF_CORE_READ(skb, dev);
-
-	return dev >> 56 == 0xff ? (struct net_device *)dev : NULL;
+	return (__u64)BPF_CORE_READ(skb, dev) >> 56 == 0xff;
 }
 
 static __always_inline __u32 namespace_of_device(struct net_device *dev)
@@ -123,13 +121,11 @@ static __always_inline struct net_device *device_of_route(struct sk_buff *skb)
 	return route ? BPF_CORE_READ(route, dev) : NULL;
 }
 
-/* The network namespace where it happened: of the device, or else of the route or the socket; 0 when not known. */
-static __noinline __u32 namespace_of(struct sk_buff *skb, struct sock *receiver)
+/* The network namespace where a packet without device was dropped: of the route or the socket; 0 when not known. */
+static __noinline __u32 namespace_without_device(struct sk_buff *skb, struct sock *receiver)
 {
-	__u32 namespace = namespace_of_device(device_of(skb));
+	__u32 namespace = namespace_of_device(device_of_route(skb));
 
-	if (!namespace)
-		namespace = namespace_of_device(device_of_route(skb));
 	if (!namespace && receiver)
 		namespace = BPF_CORE_READ(receiver, __sk_common.skc_net.net, ns.inum);
 	if (!namespace) {
@@ -327,32 +323,43 @@ static __noinline int take(struct sk_buff *skb, struct drop *drop, const char *t
 static __always_inline int drop_in_software(struct sk_buff *skb, void *location, __u32 reason, struct sock *receiver)
 {
 	struct drop drop = { .key = { .location = (__u64)location, .reason = reason } };
-	bool is_ours = namespace_of(skb, receiver) == drop_constants.namespace;
-	struct net_device *dev;
+	__u32 namespace = 0, input = skb->skb_iif, ifindex = 0;
+	struct net_device *dev, *route_dev;
 	enum drop_wish wish;
-	__u16 type;
+	bool is_ours;
+	__u16 type = 0;
 
+	if (!drop_control.second)
+		return 0;
+	if (has_device(skb)) {
+		dev = skb->dev;
+		namespace = dev->nd_net.net->ns.inum;
+		ifindex = dev->ifindex;
+		type = dev->type;
+	}
+	if (!namespace)
+		namespace = namespace_without_device(skb, receiver);
+	is_ours = namespace == drop_constants.namespace;
 	if (!is_ours && !drop_constants.everywhere)
 		return 0;
 	wish = wish_of(reason);
-	dev = device_of(skb);
-	if (wish == REPORT && !dev && !skb->skb_iif && !is_packet(skb->protocol))
+	if (wish == REPORT && !ifindex && !input && !is_packet(skb->protocol))
 		wish = NOISE;
 	if (wish != REPORT) {
 		leave_out(wish);
 		return 0;
 	}
-	if (!dev && !skb->skb_iif)
-		dev = device_of_route(skb);
-	if (dev) {
-		type = BPF_CORE_READ(dev, type);
-		drop.is_ethernet = (type == ARPHRD_ETHER || type == ARPHRD_LOOPBACK) &&
-				   (!skb->skb_iif || skb->skb_iif == BPF_CORE_READ(dev, ifindex));
+	if (!ifindex && !input) {
+		route_dev = device_of_route(skb);
+		if (route_dev) {
+			ifindex = BPF_CORE_READ(route_dev, ifindex);
+			type = BPF_CORE_READ(route_dev, type);
+		}
 	}
+	drop.is_ethernet = (type == ARPHRD_ETHER || type == ARPHRD_LOOPBACK) && (!input || input == ifindex);
 	if (is_ours) {
-		drop.input_ifindex = skb->skb_iif;
-		if (dev)
-			drop.output_ifindex = BPF_CORE_READ(dev, ifindex);
+		drop.input_ifindex = input;
+		drop.output_ifindex = ifindex;
 		/* What the driver has just received has no input yet, but is behind its link header. */
 		if (!drop.input_ifindex && skb->mac_header != NO_HEADER && skb->mac_header < skb->data - skb->head)
 			drop.input_ifindex = drop.output_ifindex;
@@ -389,7 +396,7 @@ int BPF_PROG(weir_trap, void *devlink, struct sk_buff *skb, struct devlink_trap_
 	if (BPF_CORE_READ(metadata, trap_type) == DEVLINK_TRAP_TYPE_CONTROL)
 		return 0;
 	/* Without a port it belongs to the switch, which is in the first namespace. */
-	if (!is_ours && !drop_constants.everywhere)
+	if (!drop_control.second || (!is_ours && !drop_constants.everywhere))
 		return 0;
 	if (is_ours)
 		drop.input_ifindex = drop.key.ifindex = BPF_CORE_READ(dev, ifindex);

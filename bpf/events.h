@@ -263,7 +263,7 @@ struct drop_control {
 	__u32 limit;
 	/* By the programs: the slot that is given away next. */
 	__u32 next_slot;
-	/* By the agent: the number of the second that runs, from 1; it sets reported to 0 then. */
+	/* By the agent: the number of the second that runs, from 1; it sets reported to 0 then. 0: take nothing. */
 	__u32 second;
 	/* By the programs: reports in this second, beside the first ones. */
 	__u32 reported;

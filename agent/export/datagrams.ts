@@ -12,7 +12,7 @@ export interface DatagramOptions {
   subAgentId: number
   /** UDP payload bytes at most. */
   maxBytes: number
-  /** Longest time a sample may wait in the open datagram, milliseconds. */
+  /** Longest time from a packet to its datagram, milliseconds: in the source, and then in the open datagram. */
   flushMs: number
 }
 
@@ -33,6 +33,8 @@ export interface SampleFollower {
 
 /** Datagrams that may wait to be sent; a full house is sent at once. */
 const SLOTS = 64
+/** Most of the flush time that sources take for themselves: BPF rings are looked at every 20 ms, and timers are late. */
+const SOURCE_MS = 30
 /** The least that datagramBytes may be. */
 const LEAST_MAX_BYTES = 200
 const VERSION = 5
@@ -180,13 +182,18 @@ export class Datagrams implements DatagramMemory {
   }
 
   /**
-   * A timer of half the flush time runs while samples wait. A datagram found open at two ticks in a row is sent:
+   * A timer of about half the flush time runs while samples wait. A datagram found open at two ticks in a row is sent:
    * its first sample is then older than one period and younger than two, and no clock is read per sample. What is
    * closed leaves with the next tick at the latest.
    */
   #arm(): void {
     this.#openAtLastTick = false
-    this.#timer = setTimeout(this.#tick, this.#flushMs / 2)
+    this.#setTimer()
+  }
+
+  #setTimer(): void {
+    const sourceMs = Math.min(SOURCE_MS, this.#flushMs / 4)
+    this.#timer = setTimeout(this.#tick, (this.#flushMs - sourceMs) / 2)
   }
 
   readonly #tick = (): void => {
@@ -201,7 +208,7 @@ export class Datagrams implements DatagramMemory {
       return
     }
     this.#openAtLastTick = true
-    this.#timer = setTimeout(this.#tick, this.#flushMs / 2)
+    this.#setTimer()
   }
 
   #allocate(): void {

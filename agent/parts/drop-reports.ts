@@ -18,6 +18,8 @@ export interface DropReportsOptions {
   readonly interfaces: KnownInterfaces
   readonly ledger: Ledger
   readonly log: Logger
+  /** Has acceptFollowed() called for all that was dropped so far: who reports what is dropped next is another one. */
+  readonly takeFollowed: () => void
 }
 
 export interface DropStatus {
@@ -106,8 +108,8 @@ export class DropReports {
   async change(dropmon: DropmonConfig | undefined, headerBytes: number): Promise<void> {
     const wanted = { dropmon, headerBytes }
     if (isDeepStrictEqual(wanted, this.#current)) return
-    await this.stop()
     this.#current = wanted
+    await this.#stopSources()
     this.#notifier.change({ ...(dropmon ?? DEFAULTS), headerBytes })
     if (dropmon === undefined) return
     if (sourceOf(dropmon) === 'drop monitor') await this.#startMonitor(dropmon, headerBytes)
@@ -125,6 +127,8 @@ export class DropReports {
         await bpf.stop()
         return
       }
+      this.#options.takeFollowed()
+      bpf.begin()
       this.#bpf = bpf
       this.#source = 'eBPF'
       this.#state = 'listening'
@@ -216,8 +220,14 @@ export class DropReports {
   /** Leaves the kernel as it was found. May be called twice. */
   async stop(): Promise<void> {
     this.#current = undefined
+    await this.#stopSources()
+  }
+
+  async #stopSources(): Promise<void> {
     await this.#starting
     const [bpf, monitor] = [this.#bpf, this.#monitor]
+    this.#options.takeFollowed()
+    bpf?.end()
     this.#bpf = undefined
     this.#monitor = undefined
     this.#state = 'stopped'

@@ -76,6 +76,11 @@ export class PcapSamplers {
     await this.#source?.remove(ifIndex)
   }
 
+  /** Gives what was dropped so far of the packets that are being followed. */
+  takeFollowed(): void {
+    if (this.#source instanceof BpfSamples) this.#source.drain()
+  }
+
   /** To be called every second or so. */
   poll(): void {
     this.#source?.poll()

@@ -153,7 +153,7 @@ export class BpfDrops {
   #offsetLow = 0
   #stopped = false
 
-  /** Loads and attaches the programs. What the kernel lacks is an Error, what it refuses a BpfError. */
+  /** Loads and attaches the programs, which take nothing yet. What the kernel lacks is an Error, what it refuses a BpfError. */
   static async open(options: BpfDropsOptions): Promise<BpfDrops> {
     const { receiver, words, software, hardware, headerBytes } = options
     const btf = await readFile('/sys/kernel/btf/vmlinux').catch(() => undefined)
@@ -235,7 +235,6 @@ export class BpfDrops {
     this.#counts = new DataView(new ArrayBuffer(DROP_COUNTS.bytes * possibleCpus()))
     this.#leftOutCounts = new DataView(new ArrayBuffer(DROP_LEFT_OUT.bytes * possibleCpus()))
     this.#control = new Int32Array(object.memory('.data', 0, DROP_CONTROL.bytes, 'writable'))
-    this.#beginSecond()
     this.#ring = new RingBuffer({
       object,
       map: 'events',
@@ -246,11 +245,19 @@ export class BpfDrops {
     this.#setClock()
   }
 
-  /** Tells of what was held back, and begins another second; to be called every second. */
+  /** Takes what is dropped from now on. */
+  begin(): void {
+    this.#beginSecond()
+  }
+
+  /** Takes nothing that is dropped from now on; to be followed by stop(). */
+  end(): void {
+    this.#set('second', 0)
+  }
+
+  /** Tells of what was held back, and begins another second; to be called every second after begin(). */
   poll(): void {
-    if (this.#stopped) return
-    // A record whose wake-up was lost waits no longer than this.
-    this.#ring.drain()
+    if (this.#stopped || this.#get('second') === 0) return
     const second = this.#get('second')
     this.#beginSecond()
     this.#setClock()
@@ -264,6 +271,7 @@ export class BpfDrops {
   async stop(): Promise<void> {
     if (this.#stopped) return
     this.#stopped = true
+    this.end()
     for (const attachment of this.#attachments) await this.#object.detach(attachment)
     await this.#readMisses()
     this.#ring.close()

@@ -167,8 +167,13 @@ export class BpfSamples {
       constants: { '.rodata': new Uint8Array(constants.buffer) },
       without: transit ? [] : FOLLOWERS,
     })
-    if (transit) for (const program of FOLLOWERS) await object.attachTracing(program)
-    return new BpfSamples(options, object)
+    try {
+      if (transit) for (const program of FOLLOWERS) await object.attachTracing(program)
+      return new BpfSamples(options, object)
+    } catch (error) {
+      await object.close()
+      throw error
+    }
   }
 
   private constructor(options: BpfSamplesOptions, object: BpfObject) {
@@ -298,6 +303,11 @@ export class BpfSamples {
       const passed = state.counts.packets - packets
       if (passed > 0) this.#options.onCounted(state.port.ifIndex, passed)
     }
+  }
+
+  /** Delivers what has been reported by now. */
+  drain(): void {
+    this.#ring.drain()
   }
 
   /** What the programs have counted of an interface up to the last poll(). */

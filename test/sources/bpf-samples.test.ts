@@ -3,11 +3,13 @@ import assert from 'node:assert/strict'
 import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
+import { Ledger } from '../../agent/health/ledger.ts'
 import { builtFile } from '../../agent/kernel/addon.ts'
+import { BpfObject } from '../../agent/kernel/bpf-object.ts'
 import { KernelSocket } from '../../agent/kernel/native.ts'
 import { AF_PACKET, packetAddress } from '../../agent/kernel/sockaddr.ts'
 import { emptyPacketSample, INTERNAL_INTERFACE } from '../../agent/samples/packet-sample.ts'
-import type { BpfPort } from '../../agent/sources/bpf-samples.ts'
+import { type BpfPort, BpfSamples } from '../../agent/sources/bpf-samples.ts'
 import { BpfDriver, type DriverOptions, type Seen } from '../support/bpf-driver.ts'
 import { inGuest, run } from '../support/guest.ts'
 import { ifIndexOf, ip, type Lab, linkCounts, makeLab, until } from '../support/lab.ts'
@@ -425,6 +427,40 @@ test('without permission it says what is needed', async t => {
     message:
       'load bpf/sample.bpf.o: EPERM (operation not permitted): needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN',
   })
+})
+
+test('what was loaded is given back when the kernel refuses a trace point', async t => {
+  const programs = () =>
+    readdirSync('/proc/self/fd').filter(descriptor => {
+      try {
+        return /^prog_id:/m.test(readFileSync(`/proc/self/fdinfo/${descriptor}`, 'utf8'))
+      } catch {
+        // That of the folder itself, which is closed again.
+        return false
+      }
+    })
+  const { attachTracing } = BpfObject.prototype
+  let loaded = 0
+  t.mock.method(BpfObject.prototype, 'attachTracing', function (this: BpfObject, program: string) {
+    if (program === 'weir_queue') return attachTracing.call(this, program)
+    loaded = programs().length
+    return Promise.reject(new Error('refused'))
+  })
+  const ignore = () => undefined
+  const open = BpfSamples.open({
+    ledger: new Ledger(),
+    sink: ignore,
+    onBatchEnd: ignore,
+    onCounted: ignore,
+    headerBytes: 128,
+    transit: true,
+    names: { reason: ignore, symbol: ignore },
+    onDrop: ignore,
+    instance: 1,
+  })
+  await assert.rejects(open, { message: 'refused' })
+  assert.ok(loaded > 0)
+  assert.deepEqual(programs(), [])
 })
 
 /** What is at the tc hooks of the host's eth0, whether it came there by TCX or by clsact. */

@@ -44,6 +44,7 @@ const open = {
   headerBytes: 128,
 }
 const source = await BpfDrops.open({ ...open, limit, slots })
+source.begin()
 // Faster than the agent does it: its second is the program's measure of time.
 const timer = setInterval(() => source.poll(), 200)
 process.on('SIGTERM', async () => {
