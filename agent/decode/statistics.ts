@@ -8,9 +8,13 @@ import { dataSourceType } from '../wire/sflow/enumerations.ts'
 import { type SampleKind, type ScannedSample, type ScanSink, u32 } from './scanner.ts'
 import { isRestart, MOST_LATE, type Newest } from './streams.ts'
 
-/** Sub-agents and sources that are kept; more are counted together. */
-const MOST_STREAMS = 10_000
-const MOST_SOURCES = 100_000
+/** Sub-agents and data sources that are kept; what comes of more is counted together. */
+interface Limits {
+  readonly streams: number
+  /** 0 when sources are of no interest: they are not counted then. */
+  readonly sources: number
+}
+const MOST: Limits = { streams: 10_000, sources: 100_000 }
 
 /** Numbers that should come one after the other. */
 export class Sequence {
@@ -135,10 +139,15 @@ export class Statistics implements ScanSink {
   notKept = 0
   /** What could not be decoded. */
   malformed = 0
+  readonly #most: Limits
   #sources = 0
   /** The stream of the datagram that is being read, and what to look it up by. */
   stream: StreamStatistics | undefined
   readonly #words = new Uint32Array(5)
+
+  constructor(most = MOST) {
+    this.#most = most
+  }
 
   datagram(s: ScannedSample): void {
     const stream = this.#find(s)
@@ -159,11 +168,11 @@ export class Statistics implements ScanSink {
     const stream = this.stream
     if (stream === undefined) return
     stream.samples[s.kind]++
-    if (s.kind === 'other') return
+    if (s.kind === 'other' || this.#most.sources === 0) return
     const key = (KIND_NUMBER[s.kind] * 256 + (s.sourceType & 0xff)) * 2 ** 32 + s.sourceIndex
     let source = stream.sources.get(key)
     if (source === undefined) {
-      if (this.#sources >= MOST_SOURCES) {
+      if (this.#sources >= this.#most.sources) {
         this.notKept++
         return
       }
@@ -177,6 +186,13 @@ export class Statistics implements ScanSink {
   /** The bytes of the datagram that was read last. */
   countBytes(bytes: number): void {
     if (this.stream !== undefined) this.stream.bytes += bytes
+  }
+
+  /** Makes room for another; what was counted of it is gone. */
+  forget(stream: StreamStatistics): void {
+    this.streams.delete(streamKey(stream.agent, stream.subAgent))
+    this.#sources -= stream.sources.size
+    if (this.stream === stream) this.stream = undefined
   }
 
   /** A table for people. */
@@ -245,13 +261,17 @@ export class Statistics implements ScanSink {
     for (let i = 0; i < agentLength; i += 4) words[i >> 2] = u32(bytes, agentAt + i)
     words[4] = s.subAgent
     const agent = agentText(s)
-    const key = `${agent} ${s.subAgent}`
+    const key = streamKey(agent, s.subAgent)
     const found = this.streams.get(key)
-    if (found !== undefined || this.streams.size >= MOST_STREAMS) return found
+    if (found !== undefined || this.streams.size >= this.#most.streams) return found
     const stream = new StreamStatistics(agent, agentLength, s.subAgent)
     this.streams.set(key, stream)
     return stream
   }
+}
+
+function streamKey(agent: string, subAgent: number): string {
+  return `${agent} ${subAgent}`
 }
 
 /** The agent's address as text, `unknown` where it has none. */

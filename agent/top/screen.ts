@@ -89,7 +89,7 @@ export function drawScreen(model: TrafficModel, scene: Scene): Screen {
   }
   const head = [titleLine(model, scene), tabsLine(scene), historyLine(model, scene)]
   if (scene.choices.help) {
-    return { lines: fill([...head, ...helpLines(scene)], scene, footer(scene)), count: 0, page: 1 }
+    return { lines: fill([...head, ...helpLines(scene)], scene, footer(model, scene)), count: 0, page: 1 }
   }
   const list = listOf(model, scene)
   const detail = list.detail(scene.choices.rows[scene.choices.tab])
@@ -108,7 +108,7 @@ export function drawScreen(model: TrafficModel, scene: Scene): Screen {
     ...body.slice(0, page),
     ...detail,
   ]
-  return { lines: fill(lines, scene, footer(scene)), count: list.rows.length, page }
+  return { lines: fill(lines, scene, footer(model, scene)), count: list.rows.length, page }
 }
 
 /** As many lines as the screen has, the last one at its bottom. */
@@ -173,13 +173,12 @@ function chosenText({ tab, flowKey, filters }: Choices): string {
 
 function historyLine(model: TrafficModel, { size, unicode, choices }: Scene): Line {
   const width = Math.min(60, size.columns - 34)
-  const series = choices.tab === 'drops' ? 2 : 0
-  // The running second is not over.
-  const values = model.history.last(series, width, model.clock.nowMs - 1000)
+  const ofDrops = choices.tab === 'drops'
+  const values = model.lastSeconds(ofDrops ? 'drops' : 'bits', width)
   const greatest = greatestOf(values)
-  const label = choices.tab === 'drops' ? ' drops ' : ' traffic '
-  const peak = choices.tab === 'drops' ? rate(greatest) : bitRate(greatest)
-  const right = ` peak ${peak} in ${width} s`
+  const label = ofDrops ? ' drops ' : ' traffic '
+  const peak = greatest === 0 ? 'none' : `peak ${ofDrops ? rate(greatest) : bitRate(greatest)}`
+  const right = ` ${peak} in ${width} s`
   return [
     span(label, 'dim'),
     span(sparkLine(values, unicode), 'bar'),
@@ -187,7 +186,7 @@ function historyLine(model: TrafficModel, { size, unicode, choices }: Scene): Li
   ]
 }
 
-function footer({ choices, note, size }: Scene): Line {
+function footer(model: TrafficModel, { choices, note, size }: Scene): Line {
   if (choices.typing !== undefined) {
     return [
       span(' filter: ', 'key'),
@@ -215,8 +214,8 @@ function footer({ choices, note, size }: Scene): Line {
     used += 1 + key.length + text.length
   }
   const room = size.columns - used
-  const told = note === undefined ? '' : `${note} `
-  spans.push(span(fit(told, Math.max(room, 0), 'right'), 'warning'))
+  const told = note ?? (model.notKept > 0 ? 'no room for more agents, interfaces or queues' : '')
+  spans.push(span(fit(`${told} `, Math.max(room, 0), 'right'), 'warning'))
   return spans
 }
 

@@ -8,7 +8,7 @@ import { type ScannedSample, Scanner, type ScanSink, u32 } from '../decode/scann
 import { agentText, Statistics, type StreamStatistics } from '../decode/statistics.ts'
 import { formatIp4, formatIp6, formatMac } from '../wire/addresses.ts'
 import { PacketFields, packetText, parsePacket } from '../wire/packet.ts'
-import { type Sums, Table } from './table.ts'
+import { Kept, type Sums, Table } from './table.ts'
 import { Clock, WindowSums } from './window.ts'
 
 /** What a sampled packet says about its flow: as fine as flows are kept. -1 and '' stand for what is not known. */
@@ -64,6 +64,7 @@ export interface Queue {
   /** The greatest delay and depth of each second, the newest last. */
   readonly history: History
   samples: number
+  lastMs: number
 }
 
 /** One interface as its counters tell it. Rates are of the time between the last two counters samples. */
@@ -82,8 +83,8 @@ export interface Port {
   readonly rates: Float64Array
   /** What the counters of errors and discards have grown by since the first reading. */
   readonly grown: Float64Array
-  /** Octets in and out for each second, the newest last. */
-  readonly history: History
+  /** Bits in and out for each second, the newest last; undefined before there are two readings. */
+  history: History | undefined
 }
 
 /** Places in the arrays of a Port. */
@@ -135,11 +136,11 @@ export class Readings {
 /** A value for each of the last seconds; NaN where there was none. */
 export class History {
   static readonly SECONDS = 120
-  readonly #values: Float64Array[]
+  readonly #values: Float32Array[]
   #second = Number.NaN
 
   constructor(series: number) {
-    this.#values = Array.from({ length: series }, () => new Float64Array(History.SECONDS).fill(Number.NaN))
+    this.#values = Array.from({ length: series }, () => new Float32Array(History.SECONDS).fill(Number.NaN))
   }
 
   /** Keeps the greatest value of each second. */
@@ -189,20 +190,22 @@ const MOST_SAMPLED = 16_384
 const INTERNAL = 0x3fffffff
 const UNKNOWN32 = 0xffffffff
 
+const SERIES = { bits: 0, packets: 1, drops: 2 } as const
+
 export class TrafficModel implements ScanSink {
   readonly clock: Clock
   readonly flows: Table<Flow>
   readonly drops: Table<Drop>
-  readonly queues = new Map<string, Queue>()
-  readonly ports = new Map<string, Port>()
-  readonly agents = new Map<StreamStatistics, AgentSeen>()
-  readonly statistics = new Statistics()
-  /** Bits and packets for each second, all flows; drops for each second. */
-  readonly history = new History(3)
+  readonly queues = new Kept<string, Queue>(MOST_QUEUES)
+  readonly ports = new Kept<string, Port>(MOST_PORTS)
+  readonly agents = new Kept<StreamStatistics, AgentSeen>(MOST_AGENTS, stream =>
+    this.statistics.forget(stream),
+  )
+  readonly statistics = new Statistics({ streams: MOST_AGENTS, sources: 0 })
+  /** The series of lastSeconds(). */
+  readonly #history = new History(3)
   /** Samples of the same packets at their second interface, which count nowhere: their first one did. */
   seenTwice = 0
-  /** Queues, interfaces and agents that found no room. */
-  notKept = 0
   malformed = 0
   /** How many samples each one stands for, where the feed leaves some out. */
   scale = 1
@@ -216,7 +219,6 @@ export class TrafficModel implements ScanSink {
   readonly #ingressSampled = new Set<string>()
   #hasKernelCounts = false
   #agent = ''
-  #agentSeen: AgentSeen | undefined
   #nowMs = 0
 
   constructor({ windowMs, flows }: ModelOptions) {
@@ -234,13 +236,24 @@ export class TrafficModel implements ScanSink {
     const number = Math.floor(nowMs / 1000)
     const second = this.#second
     if (number === second.number) return
-    if (!Number.isNaN(second.number)) {
-      const atMs = second.number * 1000
-      this.history.add(0, second.bits, atMs)
-      this.history.add(1, second.packets, atMs)
-      this.history.add(2, second.drops, atMs)
-    }
+    this.#keepSecond()
     this.#second = { number, bits: 0, packets: 0, drops: 0 }
+  }
+
+  #keepSecond(): void {
+    const { number, bits, packets, drops } = this.#second
+    if (Number.isNaN(number)) return
+    const atMs = number * 1000
+    this.#history.add(SERIES.bits, bits, atMs)
+    this.#history.add(SERIES.packets, packets, atMs)
+    this.#history.add(SERIES.drops, drops, atMs)
+  }
+
+  /** Sums of all flows and drops for each of the last seconds that are over, oldest first; a file's last second is. */
+  lastSeconds(series: keyof typeof SERIES, count: number): number[] {
+    const isFile = this.clock.windowMs === Number.POSITIVE_INFINITY
+    if (isFile) this.#keepSecond()
+    return this.#history.last(SERIES[series], count, isFile ? this.#nowMs : this.#nowMs - 1000)
   }
 
   /** Takes a datagram. False when it is none. */
@@ -255,21 +268,18 @@ export class TrafficModel implements ScanSink {
   }
 
   datagram(s: ScannedSample): void {
+    this.agents.makeRoom(this.#nowMs)
     this.statistics.datagram(s)
     const { stream } = this.statistics
     this.#agent = stream?.agent ?? agentText(s)
-    this.#agentSeen = stream === undefined ? undefined : this.agents.get(stream)
-    if (this.#agentSeen === undefined && stream !== undefined) {
-      if (this.agents.size >= MOST_AGENTS) {
-        this.notKept++
-        return
-      }
-      this.#agentSeen = { stream, lastMs: 0, uptimeMs: 0 }
-      this.agents.set(stream, this.#agentSeen)
+    if (stream === undefined) return
+    let seen = this.agents.get(stream)
+    if (seen === undefined) {
+      seen = { stream, lastMs: 0, uptimeMs: 0 }
+      this.agents.set(stream, seen)
     }
-    if (this.#agentSeen === undefined) return
-    this.#agentSeen.lastMs = this.#nowMs
-    this.#agentSeen.uptimeMs = s.uptimeMs
+    seen.lastMs = this.#nowMs
+    seen.uptimeMs = s.uptimeMs
   }
 
   sample(s: ScannedSample): void {
@@ -288,6 +298,11 @@ export class TrafficModel implements ScanSink {
   total(): Sums {
     const all = this.#all
     return { samples: all.samples(0), packets: all.packets(0), bytes: all.bytes(0) }
+  }
+
+  /** Datagrams and samples of agents, interfaces and queues that found no room. */
+  get notKept(): number {
+    return this.statistics.notKept + this.ports.refused + this.queues.refused
   }
 
   totalDrops(): number {
@@ -318,7 +333,9 @@ export class TrafficModel implements ScanSink {
     if (sourceType !== 0 || inputFormat !== 0 || input === 0 || input === INTERNAL) return false
     const key = `${this.#agent} ${input}`
     if (sourceIndex === input) {
-      if (this.#ingressSampled.size < MOST_SAMPLED) this.#ingressSampled.add(key)
+      // What is forgotten is learned again from the next sample.
+      if (this.#ingressSampled.size >= MOST_SAMPLED) this.#ingressSampled.clear()
+      this.#ingressSampled.add(key)
       return false
     }
     return sourceIndex === output && this.#ingressSampled.has(key)
@@ -408,10 +425,7 @@ export class TrafficModel implements ScanSink {
     const key = `${this.#agent} ${output} ${s.queue}`
     let queue = this.queues.get(key)
     if (queue === undefined) {
-      if (this.queues.size >= MOST_QUEUES) {
-        this.notKept++
-        return
-      }
+      if (!this.queues.hasRoom(this.#nowMs)) return
       queue = {
         agent: this.#agent,
         output,
@@ -420,10 +434,12 @@ export class TrafficModel implements ScanSink {
         depths: new Readings(),
         history: new History(2),
         samples: 0,
+        lastMs: 0,
       }
       this.queues.set(key, queue)
     }
     queue.samples++
+    queue.lastMs = this.#nowMs
     if (s.transitDelay >= 0) {
       queue.delays.add(s.transitDelay, this.#nowMs)
       queue.history.add(0, s.transitDelay, this.#nowMs)
@@ -439,6 +455,7 @@ export class TrafficModel implements ScanSink {
     const ifIndex = s.ifCountersAt >= 0 ? u32(s.bytes, s.ifCountersAt) : s.sourceIndex
     const port = this.#port(this.#agent, ifIndex)
     if (port === undefined) return
+    port.lastMs = this.#nowMs
     if (s.portNameAt >= 0) port.name = textAt(s, s.portNameAt)
     if (s.ifCountersAt >= 0) this.#reading(port, s)
   }
@@ -475,10 +492,7 @@ export class TrafficModel implements ScanSink {
     const key = portKey(agent, ifIndex)
     const known = this.ports.get(key)
     if (known !== undefined) return known
-    if (this.ports.size >= MOST_PORTS) {
-      this.notKept++
-      return undefined
-    }
+    if (!this.ports.hasRoom(this.#nowMs)) return undefined
     const port: Port = {
       agent,
       ifIndex,
@@ -491,7 +505,7 @@ export class TrafficModel implements ScanSink {
       counters: new Float64Array(PORT_COUNTERS),
       rates: new Float64Array(PORT_COUNTERS).fill(Number.NaN),
       grown: new Float64Array(PORT_COUNTERS),
-      history: new History(2),
+      history: undefined,
     }
     this.ports.set(key, port)
     return port
@@ -527,6 +541,7 @@ export class TrafficModel implements ScanSink {
     port.uptimeMs = uptimeMs
     port.lastMs = this.#nowMs
     if (!isNext) return
+    port.history ??= new History(2)
     port.history.add(0, port.rates[PORT.inOctets]! * 8, this.#nowMs)
     port.history.add(1, port.rates[PORT.outOctets]! * 8, this.#nowMs)
   }

@@ -380,6 +380,7 @@ export function portRows(
   const matches = matcher(filter)
   const names = namesOf(model)
   const { nowMs } = model.clock
+  const none = new Array<number>(seconds).fill(Number.NaN)
   const rows = [...model.ports.values()].map((port: Port): PortRow => {
     const { rates, grown, speed } = port
     const inBits = rates[PORT.inOctets]! * 8
@@ -398,8 +399,8 @@ export function portRows(
       errors: grown[PORT.inErrors]! + grown[PORT.outErrors]!,
       discards: grown[PORT.inDiscards]! + grown[PORT.outDiscards]!,
       ageSeconds: Math.max(nowMs - port.lastMs, 0) / 1000,
-      inHistory: port.history.last(0, seconds, untilMs),
-      outHistory: port.history.last(1, seconds, untilMs),
+      inHistory: port.history?.last(0, seconds, untilMs) ?? none,
+      outHistory: port.history?.last(1, seconds, untilMs) ?? none,
     }
   })
   const byIndex = (a: PortRow, b: PortRow) => compare(a.agent, b.agent) || a.ifIndex - b.ifIndex

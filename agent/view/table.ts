@@ -92,3 +92,43 @@ export interface Sums {
   readonly packets: number
   readonly bytes: number
 }
+
+/** What has been silent for so long goes when there is no room. */
+const SILENT_MS = 120_000
+/** To look for what is silent costs something: not for every newcomer. */
+const LOOK_MS = 1000
+
+/** At most `capacity` values by key. When it is full, what has been silent for two minutes gives its place to newcomers. */
+export class Kept<Key, Value extends { readonly lastMs: number }> extends Map<Key, Value> {
+  /** Newcomers that found no room. */
+  refused = 0
+  readonly #capacity: number
+  readonly #forget: ((key: Key) => void) | undefined
+  #lookedMs = Number.NEGATIVE_INFINITY
+
+  /** `forget` is told who has gone. */
+  constructor(capacity: number, forget?: (key: Key) => void) {
+    super()
+    this.#capacity = capacity
+    this.#forget = forget
+  }
+
+  /** Whether one more can be set; if not, it counts as refused. */
+  hasRoom(nowMs: number): boolean {
+    this.makeRoom(nowMs)
+    if (this.size < this.#capacity) return true
+    this.refused++
+    return false
+  }
+
+  /** Lets go what is silent, if there is no room. */
+  makeRoom(nowMs: number): void {
+    if (this.size < this.#capacity || nowMs - this.#lookedMs < LOOK_MS) return
+    this.#lookedMs = nowMs
+    for (const [key, { lastMs }] of this) {
+      if (nowMs - lastMs < SILENT_MS) continue
+      this.delete(key)
+      this.#forget?.(key)
+    }
+  }
+}

@@ -41,8 +41,6 @@ export function pageSnapshot(model: TrafficModel, agent: string, query: PageQuer
   const count = past ? History.SECONDS : 1
   const key = FLOW_KEYS.find(({ name }) => name === query.by)!
   const flows = flowTable(model, { key, sort: query.sort, filter: query.filter, limit: MOST_FLOWS })
-  // The running second is not over.
-  const last = (series: number) => model.history.last(series, count, nowMs - 1000).map(known)
   return {
     agent,
     past,
@@ -52,7 +50,10 @@ export function pageSnapshot(model: TrafficModel, agent: string, query: PageQuer
       drops: model.totalDrops() / seconds,
     },
     keys: FLOW_KEYS.map(({ name, title }) => ({ name, title })),
-    seconds: { bits: last(0), drops: last(2) },
+    seconds: {
+      bits: model.lastSeconds('bits', count).map(known),
+      drops: model.lastSeconds('drops', count).map(known),
+    },
     flows: {
       by: key.name,
       columns: key.columns,

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { TrafficModel } from '../../agent/view/model.ts'
 import {
   agentRows,
@@ -282,6 +284,71 @@ test('a thinned stream is scaled', () => {
   traffic.scale = 4
   traffic.take(datagram([flow({ rate: 100 }), drop({})]), 0)
   assert.deepEqual([traffic.total().packets, traffic.total().samples, traffic.totalDrops()], [400, 1, 4])
+})
+
+test('the last second of a file counts, that of a live view is not over', () => {
+  const file = new TrafficModel({ windowMs: Number.POSITIVE_INFINITY, flows: 10 })
+  const live = model()
+  for (const traffic of [file, live]) {
+    traffic.take(datagram([drop({})]), 100)
+    traffic.take(datagram([drop({}), drop({})]), 1200)
+  }
+  assert.deepEqual(file.lastSeconds('drops', 3), [Number.NaN, 1, 2])
+  assert.deepEqual(live.lastSeconds('drops', 2), [Number.NaN, 1])
+})
+
+/** Of one agent with one interface, flow, queue and drop, none of which was before. */
+function stranger(number: number): Uint8Array {
+  const agent = `10.${(number >> 16) & 255}.${(number >> 8) & 255}.${number & 255}`
+  const port = number + 10
+  return datagram(
+    [
+      flow({
+        src: agent,
+        sport: number & 0xffff,
+        input: port,
+        output: port,
+        queue: number,
+        depth: 1,
+        delay: 1,
+      }),
+      counters(port, { name: `port ${number} ${'x'.repeat(100)}` }),
+      drop({ kernel: `REASON_${number}_${'y'.repeat(100)}`, place: 'z'.repeat(120), input: port }),
+    ],
+    { agent },
+  )
+}
+
+test('a flood of strangers: what is held stays small, who was there stays, and the silent make room later', () => {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  const traffic = new TrafficModel({ windowMs: 10_000, flows: 4096 })
+  const friend = () =>
+    datagram([flow({ queue: 1, depth: 1 }), counters(2, { name: 'eth2' })], { agent: '192.0.2.9' })
+  const used = () => {
+    collect()
+    const { heapUsed, arrayBuffers } = process.memoryUsage()
+    return (heapUsed + arrayBuffers) / 2 ** 20
+  }
+  const before = used()
+  for (let i = 0; i < 60_000; i++) {
+    if (i % 100 === 0) traffic.take(friend(), i * 3)
+    traffic.take(stranger(i), i * 3)
+  }
+  const growth = used() - before
+  assert.ok(growth < 40, `${growth} MB are held`)
+  assert.ok(traffic.notKept > 10_000)
+  const isFriend = ({ agent }: { agent: string }) => agent === '192.0.2.9'
+  const isSeen = () =>
+    [agentRows(traffic, ''), portRows(traffic, 'bits', '', 5), queueRows(traffic, 'depth', '', 5)].every(
+      rows => rows.some(isFriend),
+    )
+  assert.ok(isSeen())
+  traffic.take(datagram([]), 200_000)
+  const notKept = traffic.notKept
+  traffic.take(stranger(1_000_000), 400_000)
+  assert.equal(traffic.notKept, notKept)
+  assert.equal(agentRows(traffic, '10.15.66.64').length, 1)
 })
 
 test('changed datagrams: no crash, and everything stays within its limits', () => {
