@@ -8,14 +8,14 @@ import {
   type ListenAddress,
   type Received,
 } from '../decode/input.ts'
-import { sampleLines } from '../decode/line.ts'
+import { LineTime, sampleLines } from '../decode/line.ts'
 import { PacketFile } from '../decode/packet-file.ts'
 import { type ScannedSample, Scanner } from '../decode/scanner.ts'
 import { sflowtoolLines } from '../decode/sflowtool.ts'
 import { Statistics } from '../decode/statistics.ts'
 import { StreamWatch } from '../decode/streams.ts'
-import { datagramText, harmless } from '../decode/text.ts'
-import { literal, TextBuffer } from '../decode/text-buffer.ts'
+import { datagramText, harmless, isoTime } from '../decode/text.ts'
+import { TextBuffer } from '../decode/text-buffer.ts'
 import { type DecodedDatagram, decodeDatagram, SFLOW_PORT } from '../wire/sflow/datagram.ts'
 import { datagramToJson } from '../wire/sflow/json.ts'
 import { WireError } from '../wire/xdr.ts'
@@ -136,8 +136,6 @@ function formatOf({ json, line, sflowtool, statistics, pcap, forward }: Options)
   return isQuiet ? undefined : 'text'
 }
 
-const NO_PREFIX = literal('')
-
 /** Everything that is done with each datagram. */
 class Show {
   status = 0
@@ -149,11 +147,10 @@ class Show {
   readonly #statistics: Statistics | undefined
   readonly #streams = new StreamWatch()
   readonly #scanner = new Scanner()
-  readonly #out = new TextBuffer(bytes => void process.stdout.write(bytes))
+  readonly #out = new TextBuffer((bytes, done) => void process.stdout.write(bytes, done))
   /** Of the datagram that is being shown. */
   #received: Received | undefined
-  #prefix = NO_PREFIX
-  #prefixTime: bigint | undefined
+  readonly #time = new LineTime()
   readonly #sink = {
     datagram: (scanned: ScannedSample) => this.#statistics?.datagram(scanned),
     sample: (scanned: ScannedSample) => this.#sample(scanned),
@@ -235,10 +232,7 @@ class Show {
   #scan(received: Received): boolean {
     const { bytes, time } = received
     this.#received = received
-    if (this.#format === 'line' && (time !== this.#prefixTime || this.#prefix === NO_PREFIX)) {
-      this.#prefixTime = time
-      this.#prefix = time === undefined ? NO_PREFIX : literal(`${isoTime(time)} `)
-    }
+    if (this.#format === 'line') this.#time.set(time)
     const isWhole = this.#scanner.scan(bytes, 0, bytes.length, this.#sink)
     if (!isWhole && this.#statistics !== undefined) this.#statistics.malformed++
     return isWhole
@@ -247,7 +241,7 @@ class Show {
   #sample(scanned: ScannedSample): void {
     this.#statistics?.sample(scanned)
     this.#file?.add(scanned, this.#received!.time)
-    if (this.#format === 'line') sampleLines(scanned, this.#prefix, this.#out)
+    if (this.#format === 'line') sampleLines(scanned, this.#time, this.#out)
     else if (this.#format === 'sflowtool') sflowtoolLines(scanned, this.#out)
   }
 
@@ -297,12 +291,6 @@ function jsonLine({ from, time }: Received, decoded: DecodedDatagram): string {
 function textLines({ bytes, from, time }: Received, decoded: DecodedDatagram): string {
   const when = time === undefined ? '' : `${isoTime(time)} `
   return `${when}${from} ${datagramText(decoded, bytes.length)}`
-}
-
-/** Milliseconds suffice for people. */
-function isoTime(nanoseconds: bigint): string {
-  const date = new Date(Number(nanoseconds / 1_000_000n))
-  return Number.isNaN(date.getTime()) ? 'unknown-time' : date.toISOString()
 }
 
 function complain(text: string): void {

@@ -12,14 +12,15 @@ import type { Declaration } from '../wire/sflow/record.ts'
 import { counterRecords, flowRecords, sampleTypes } from '../wire/sflow/registry.ts'
 import { Reader, WireError } from '../wire/xdr.ts'
 import { type ScannedSample, u32 } from './scanner.ts'
-import { fieldsText } from './text.ts'
-import { literal, type TextBuffer } from './text-buffer.ts'
+import { fieldsText, isoTime } from './text.ts'
+import { type Literal, literal, type TextBuffer } from './text-buffer.ts'
 
 const COLON = 58
 const INTERNAL = 0x3fffffff
 
 /** What stands between values. */
 const WORD = {
+  zone: literal('Z '),
   rate: literal(' rate='),
   pool: literal(' pool='),
   drops: literal(' drops='),
@@ -77,25 +78,53 @@ const FLAGS = Array.from({ length: 256 }, (_, bits) =>
   literal(TCP_FLAGS.filter((_flag, bit) => (bits >> bit) & 1).join(',') || 'none'),
 )
 
-/** Writes the lines of a sample, each after `prefix` (a time, or nothing). */
-export function sampleLines(s: ScannedSample, prefix: Uint8Array, out: TextBuffer): void {
-  switch (s.kind) {
-    case 'flow':
-      flowLine(s, prefix, out)
-      break
-    case 'discard':
-      discardLine(s, prefix, out)
-      break
-    case 'counters':
-      counterLines(s, prefix, out)
-      break
-    default:
-      otherLine(s, prefix, out)
+/** When a datagram came: what lines begin with. */
+export class LineTime {
+  #isKnown = false
+  #second = Number.NaN
+  /** Up to the point after the seconds, which hardly ever changes. */
+  #upToSecond = literal('')
+  #millisecond = 0
+
+  /** Nanoseconds since 1970; undefined if not known. */
+  set(nanoseconds: bigint | undefined): void {
+    this.#isKnown = nanoseconds !== undefined
+    if (nanoseconds === undefined) return
+    const ms = Number(nanoseconds / 1_000_000n)
+    const second = Math.floor(ms / 1000)
+    this.#millisecond = ms - second * 1000
+    if (second === this.#second) return
+    this.#second = second
+    this.#upToSecond = literal(isoTime(nanoseconds).slice(0, -4))
+  }
+
+  write(out: TextBuffer): void {
+    if (!this.#isKnown) return
+    out.put(this.#upToSecond)
+    out.three(this.#millisecond)
+    out.put(WORD.zone)
   }
 }
 
-function flowLine(s: ScannedSample, prefix: Uint8Array, out: TextBuffer): void {
-  begin(s, prefix, WORD.flow, out)
+/** Writes the lines of a sample, each after its time. */
+export function sampleLines(s: ScannedSample, time: LineTime, out: TextBuffer): void {
+  switch (s.kind) {
+    case 'flow':
+      flowLine(s, time, out)
+      break
+    case 'discard':
+      discardLine(s, time, out)
+      break
+    case 'counters':
+      counterLines(s, time, out)
+      break
+    default:
+      otherLine(s, time, out)
+  }
+}
+
+function flowLine(s: ScannedSample, time: LineTime, out: TextBuffer): void {
+  begin(s, time, WORD.flow, out)
   out.word(WORD.rate, s.rate)
   out.word(WORD.pool, s.pool)
   out.word(WORD.drops, s.drops)
@@ -107,8 +136,8 @@ function flowLine(s: ScannedSample, prefix: Uint8Array, out: TextBuffer): void {
   out.character(NEW_LINE)
 }
 
-function discardLine(s: ScannedSample, prefix: Uint8Array, out: TextBuffer): void {
-  begin(s, prefix, WORD.drop, out)
+function discardLine(s: ScannedSample, time: LineTime, out: TextBuffer): void {
+  begin(s, time, WORD.drop, out)
   out.word(WORD.drops, s.drops)
   out.put(WORD.reason)
   reason(out, s.reason)
@@ -121,24 +150,24 @@ function discardLine(s: ScannedSample, prefix: Uint8Array, out: TextBuffer): voi
 }
 
 /** A line for each record. */
-function counterLines(s: ScannedSample, prefix: Uint8Array, out: TextBuffer): void {
+function counterLines(s: ScannedSample, time: LineTime, out: TextBuffer): void {
   for (let i = 0; i < s.otherCount; i++) {
-    begin(s, prefix, WORD.counters, out)
+    begin(s, time, WORD.counters, out)
     other(s, s.others[i]!, counterRecords, out)
     out.character(NEW_LINE)
   }
 }
 
-function otherLine(s: ScannedSample, prefix: Uint8Array, out: TextBuffer): void {
-  out.put(prefix)
+function otherLine(s: ScannedSample, time: LineTime, out: TextBuffer): void {
+  time.write(out)
   out.put(WORD.sample)
   agent(s, out)
   described(s, s.sampleAt, s.bodyAt, s.bodyEnd, sampleTypes.get(s.format), s.format, out)
   out.character(NEW_LINE)
 }
 
-function begin(s: ScannedSample, prefix: Uint8Array, name: Uint8Array, out: TextBuffer): void {
-  out.put(prefix)
+function begin(s: ScannedSample, time: LineTime, name: Literal, out: TextBuffer): void {
+  time.write(out)
   out.put(name)
   agent(s, out)
   out.word(WORD.seq, s.sequence)
@@ -230,7 +259,7 @@ function forwarding(s: ScannedSample, out: TextBuffer): void {
   }
 }
 
-function text(s: ScannedSample, name: Uint8Array, at: number, out: TextBuffer): void {
+function text(s: ScannedSample, name: Literal, at: number, out: TextBuffer): void {
   out.put(name)
   out.foreign(s.bytes, at + 4, at + 4 + u32(s.bytes, at))
   out.ascii('"')
@@ -292,7 +321,7 @@ function described(
   )
 }
 
-function port(out: TextBuffer, name: Uint8Array, format: number, value: number): void {
+function port(out: TextBuffer, name: Literal, format: number, value: number): void {
   out.put(name)
   if (format === 1) {
     out.put(WORD.discarded)

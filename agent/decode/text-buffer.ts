@@ -1,38 +1,74 @@
-/** Text that is written byte by byte into one buffer and handed on in large pieces: a million lines make few strings. */
+/**
+ * Text that is written into one buffer, several bytes at a time, and handed on in large pieces: a million lines make few
+ * strings. A store may reach past the end of a word: what comes next is written over it.
+ */
 
-const DIGITS = Uint8Array.from('0123456789abcdef', digit => digit.charCodeAt(0))
-/** Two decimal digits for each number below 100. */
-const PAIRS = Uint8Array.from({ length: 200 }, (_, i) => {
-  const number = i >> 1
-  return 48 + (i % 2 === 0 ? Math.floor(number / 10) : number % 10)
-})
 /** One word is never longer than this; it is looked for before each. */
 const ROOM = 512
+/** What a store may reach past the end of a word. */
+const SLACK = 8
 
-/** ASCII text that is written often, as bytes: they are copied faster than characters. */
-export function literal(text: string): Uint8Array {
-  return Uint8Array.from(text, character => character.charCodeAt(0))
+/** The four digits of each number below 10,000, the first one in the lowest byte. */
+const QUADS = Uint32Array.from({ length: 10_000 }, (_, number) => packed(String(number).padStart(4, '0')))
+/** Each byte in decimal with a dot behind it, and how long that is. */
+const DOTTED = Uint32Array.from({ length: 256 }, (_, byte) => packed(`${byte}.`))
+const DOTTED_LENGTH = Uint8Array.from({ length: 256 }, (_, byte) => `${byte}.`.length)
+/** Two hexadecimal digits for each byte. */
+const HEX = Uint16Array.from({ length: 256 }, (_, byte) => packed(byte.toString(16).padStart(2, '0')))
+/** What stands in place of each byte of foreign text. */
+const SHOWN = Uint8Array.from({ length: 256 }, (_, byte) =>
+  byte < 0x20 || byte > 0x7e || byte === 0x22 ? 0x3f : byte,
+)
+
+function packed(text: string): number {
+  let word = 0
+  for (let i = text.length - 1; i >= 0; i--) word = word * 256 + text.charCodeAt(i)
+  return word
 }
 
-export class TextBuffer {
-  readonly #sink: (bytes: Uint8Array) => void
-  readonly #bytes: Uint8Array
-  #length = 0
+/** ASCII text that is written often, as words of 8 bytes: no ASCII text has the bits of a NaN, which might be changed. */
+export interface Literal {
+  readonly length: number
+  readonly first: number
+  readonly words: Float64Array
+}
 
-  /** `sink` is given pieces that it may keep. */
-  constructor(sink: (bytes: Uint8Array) => void, bytes = 1 << 18) {
+/** Of at most 480 ASCII characters. */
+export function literal(text: string): Literal {
+  const bytes = new Uint8Array(Math.ceil(text.length / 8) * 8)
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i)
+  const view = new DataView(bytes.buffer)
+  const words = Float64Array.from({ length: bytes.length / 8 }, (_, i) => view.getFloat64(8 * i, true))
+  return { length: text.length, first: words[0] ?? 0, words }
+}
+
+/** Is given pieces that it may keep until it calls `done`, for ever if it does not. */
+export type TextSink = (bytes: Uint8Array, done: () => void) => void
+
+export class TextBuffer {
+  readonly #sink: TextSink
+  /** Before a word is written, what there is must not be longer. */
+  readonly #full: number
+  #bytes: Uint8Array<ArrayBuffer>
+  #view: DataView
+  #length = 0
+  /** Those that were given back. */
+  readonly #free: Uint8Array<ArrayBuffer>[] = []
+
+  constructor(sink: TextSink, bytes = 1 << 17) {
     this.#sink = sink
+    this.#full = bytes - ROOM - SLACK
     this.#bytes = new Uint8Array(bytes)
+    this.#view = new DataView(this.#bytes.buffer)
   }
 
-  /** A literal of at most 480 characters. */
-  put(text: Uint8Array): void {
+  put(text: Literal): void {
     this.#need()
     this.#copy(text)
   }
 
   /** A literal, and a whole number from 0 to 2^32-1. */
-  word(name: Uint8Array, value: number): void {
+  word(name: Literal, value: number): void {
     this.#need()
     this.#copy(name)
     this.#digits(value)
@@ -58,7 +94,7 @@ export class TextBuffer {
     const encoded = Buffer.from(text)
     if (encoded.length > ROOM) {
       this.flush()
-      this.#sink(encoded)
+      this.#sink(encoded, () => {})
       return
     }
     this.#need()
@@ -72,6 +108,13 @@ export class TextBuffer {
     this.#digits(value)
   }
 
+  /** A whole number from 0 to 999 in three digits. */
+  three(value: number): void {
+    this.#need()
+    this.#view.setUint32(this.#length, QUADS[value]! >>> 8, true)
+    this.#length += 3
+  }
+
   /** A big-endian number of 8 bytes. */
   number64(source: Uint8Array, at: number): void {
     const high =
@@ -82,49 +125,50 @@ export class TextBuffer {
     else this.ascii(((BigInt(high) << 32n) | BigInt(low)).toString())
   }
 
-  /** Hexadecimal digits, `least` of them or more. */
+  /** Hexadecimal digits, `least` of them or more; `least` is even. */
   hex(value: number, least: number): void {
     this.#need()
     let digits = least
     while (digits < 8 && value >>> (4 * digits) !== 0) digits++
-    for (let shift = 4 * (digits - 1); shift >= 0; shift -= 4) {
-      this.#bytes[this.#length++] = DIGITS[(value >>> shift) & 15]!
+    let shift = 4 * digits
+    if (digits % 2 === 1) {
+      shift -= 4
+      // The second digit of what is below 16.
+      this.#bytes[this.#length++] = HEX[(value >>> shift) & 15]! >> 8
+    }
+    while (shift > 0) {
+      shift -= 8
+      this.#view.setUint16(this.#length, HEX[(value >>> shift) & 255]!, true)
+      this.#length += 2
     }
   }
 
   /** Two digits for each byte; `separator` between them unless it is 0. */
   bytesInHex(source: Uint8Array, from: number, to: number, separator = 0): void {
-    const bytes = this.#bytes
-    for (let i = from; i < to; i++) {
-      if ((i & 63) === 0 || i === from) this.#need()
-      if (separator !== 0 && i > from) bytes[this.#length++] = separator
-      bytes[this.#length++] = DIGITS[source[i]! >> 4]!
-      bytes[this.#length++] = DIGITS[source[i]! & 15]!
+    const step = separator === 0 ? 2 : 3
+    for (let start = from; start < to; start += 64) {
+      this.#need()
+      const view = this.#view
+      let at = this.#length
+      for (let i = start; i < Math.min(start + 64, to); i++) {
+        view.setUint32(at, HEX[source[i]!]! | (separator << 16), true)
+        at += step
+      }
+      this.#length = at
     }
+    if (separator !== 0 && to > from) this.#length--
   }
 
   /** Dotted decimal for 4 bytes. */
   ip4(source: Uint8Array, at: number): void {
     this.#need()
-    const bytes = this.#bytes
     let to = this.#length
-    for (let i = 0; i < 4; i++) {
-      const value = source[at + i]!
-      if (value >= 100) {
-        const hundreds = value >= 200 ? 2 : 1
-        const pair = (value - hundreds * 100) * 2
-        bytes[to++] = 48 + hundreds
-        bytes[to++] = PAIRS[pair]!
-        bytes[to++] = PAIRS[pair + 1]!
-      } else if (value >= 10) {
-        bytes[to++] = PAIRS[value * 2]!
-        bytes[to++] = PAIRS[value * 2 + 1]!
-      } else {
-        bytes[to++] = 48 + value
-      }
-      if (i < 3) bytes[to++] = 46
+    for (let i = at; i < at + 4; i++) {
+      const byte = source[i]!
+      this.#view.setUint32(to, DOTTED[byte]!, true)
+      to += DOTTED_LENGTH[byte]!
     }
-    this.#length = to
+    this.#length = to - 1
   }
 
   /**
@@ -132,61 +176,61 @@ export class TextBuffer {
    * terminal has nothing to obey and a line stays a line.
    */
   foreign(source: Uint8Array, from: number, to: number): void {
-    for (let i = from; i < to; i++) {
-      if ((i & 63) === 0 || i === from) this.#need()
-      const byte = source[i]!
-      this.#bytes[this.#length++] = byte < 0x20 || byte > 0x7e || byte === 0x22 ? 0x3f : byte
+    for (let start = from; start < to; start += ROOM) {
+      this.#need()
+      const bytes = this.#bytes
+      let at = this.#length
+      for (let i = start; i < Math.min(start + ROOM, to); i++) bytes[at++] = SHOWN[source[i]!]!
+      this.#length = at
     }
   }
 
   /** Hands on what there is. */
   flush(): void {
     if (this.#length === 0) return
-    this.#sink(this.#bytes.slice(0, this.#length))
+    const bytes = this.#bytes
+    this.#sink(bytes.subarray(0, this.#length), () => void this.#free.push(bytes))
+    this.#bytes = this.#free.pop() ?? new Uint8Array(bytes.length)
+    this.#view = new DataView(this.#bytes.buffer)
     this.#length = 0
   }
 
-  #copy(text: Uint8Array): void {
-    const bytes = this.#bytes
-    let at = this.#length
-    for (let i = 0; i < text.length; i++) bytes[at++] = text[i]!
-    this.#length = at
+  #copy({ length, first, words }: Literal): void {
+    const at = this.#length
+    this.#view.setFloat64(at, first, true)
+    for (let i = 1; i < words.length; i++) this.#view.setFloat64(at + 8 * i, words[i]!, true)
+    this.#length = at + length
   }
 
   #digits(value: number): void {
-    const bytes = this.#bytes
-    if (value < 10) {
-      bytes[this.#length++] = 48 + value
+    if (value < 10_000) {
+      this.#leading(value)
       return
     }
-    const count = decimals(value)
-    let at = this.#length + count
-    this.#length = at
-    let left = value
-    while (left >= 100) {
-      const quotient = Math.floor(left / 100)
-      const pair = (left - quotient * 100) * 2
-      bytes[--at] = PAIRS[pair + 1]!
-      bytes[--at] = PAIRS[pair]!
-      left = quotient
-    }
-    if (left >= 10) {
-      bytes[--at] = PAIRS[left * 2 + 1]!
-      bytes[--at] = PAIRS[left * 2]!
+    const high = (value / 10_000) >>> 0
+    if (high < 10_000) {
+      this.#leading(high)
     } else {
-      bytes[--at] = 48 + left
+      const top = (high / 10_000) >>> 0
+      this.#leading(top)
+      this.#four(high - top * 10_000)
     }
+    this.#four(value - high * 10_000)
+  }
+
+  /** A number below 10,000 without zeros before it. */
+  #leading(value: number): void {
+    const digits = value < 100 ? (value < 10 ? 1 : 2) : value < 1000 ? 3 : 4
+    this.#view.setUint32(this.#length, QUADS[value]! >>> (32 - 8 * digits), true)
+    this.#length += digits
+  }
+
+  #four(value: number): void {
+    this.#view.setUint32(this.#length, QUADS[value]!, true)
+    this.#length += 4
   }
 
   #need(): void {
-    if (this.#length + ROOM > this.#bytes.length) this.flush()
+    if (this.#length > this.#full) this.flush()
   }
-}
-
-function decimals(value: number): number {
-  if (value < 100) return value < 10 ? 1 : 2
-  if (value < 10_000) return value < 1000 ? 3 : 4
-  if (value < 1_000_000) return value < 100_000 ? 5 : 6
-  if (value < 100_000_000) return value < 10_000_000 ? 7 : 8
-  return value < 1_000_000_000 ? 9 : 10
 }

@@ -27,6 +27,15 @@ const MOST_BYTES = 32
 /** Two values that mean "this device" in an expanded interface; the second is that of an erratum. */
 const INTERNAL: readonly number[] = [0x3fffffff, 0xffffffff]
 
+/** What Date knows, in milliseconds before and after 1970. */
+const MOST_MS = 8_640_000_000_000_000n
+
+/** Nanoseconds since 1970 as RFC 3339; milliseconds suffice for people. What is beyond Date is shown as the end of it. */
+export function isoTime(nanoseconds: bigint): string {
+  const ms = nanoseconds / 1_000_000n
+  return new Date(Number(ms > MOST_MS ? MOST_MS : ms < -MOST_MS ? -MOST_MS : ms)).toISOString()
+}
+
 /** All lines of a datagram, each ended by a newline. */
 export function datagramText(datagram: DecodedDatagram, bytes: number): string {
   const { agent_address, sub_agent_id, sequence_number, uptime, samples } = datagram

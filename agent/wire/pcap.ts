@@ -45,6 +45,9 @@ const OPTION_TIME_OFFSET = 14
 /** More than any capture has in one packet; a greater length is a broken file, not a reason to wait. */
 const MOST_BLOCK_BYTES = 16 * 1024 * 1024
 
+/** Bytes of a piece that are put behind what was left of the one before. */
+const MOST_JOINED = 16 * 1024
+
 const MOST_SENDERS = 4096
 
 /** Whether the bytes begin as a capture does. At least 4 are needed. */
@@ -95,21 +98,34 @@ export class PcapReader {
   push(piece: Uint8Array): Captured[] {
     if (this.#broken !== undefined) throw this.#broken
     const left = this.#bytes.subarray(this.#position)
+    this.#captured = []
+    // A packet that lies across the border is put together, and no more than that is copied.
+    const most = left.length === 0 ? 0 : MOST_JOINED
+    if (most > 0) this.#read(Buffer.concat([left, piece.subarray(0, most)]))
+    if (piece.length > most && this.#broken === undefined) {
+      const rest = this.#bytes.length - this.#position
+      if (most === 0) this.#read(piece)
+      else if (rest <= most) this.#read(piece.subarray(most - rest))
+      else this.#read(Buffer.concat([this.#bytes.subarray(this.#position), piece.subarray(most)]))
+    }
+    // What was read before the break is delivered first.
+    if (this.#broken !== undefined && this.#captured.length === 0) throw this.#broken
+    return this.#captured
+  }
+
+  /** Goes on with bytes that begin where the last packet ended. */
+  #read(bytes: Uint8Array): void {
     this.#offset += this.#position
     this.#position = 0
-    this.#bytes = left.length === 0 ? piece : Buffer.concat([left, piece])
-    this.#view = viewOf(this.#bytes)
-    if (this.#format === 'unknown') this.#begin()
-    this.#captured = []
+    this.#bytes = bytes
+    this.#view = viewOf(bytes)
     try {
+      if (this.#format === 'unknown') this.#begin()
       if (this.#format === 'pcap') this.#records()
       if (this.#format === 'pcapng') this.#blocks()
     } catch (error) {
-      // What was read before the break is delivered first.
-      if (this.#captured.length === 0) throw error
       this.#broken = error
     }
-    return this.#captured
   }
 
   /** Fails when the capture ends within a packet. */

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { sampleLines } from '../../agent/decode/line.ts'
+import { LineTime, sampleLines } from '../../agent/decode/line.ts'
 import { Scanner } from '../../agent/decode/scanner.ts'
 import { sflowtoolLines } from '../../agent/decode/sflowtool.ts'
 import { Statistics } from '../../agent/decode/statistics.ts'
 import { StreamWatch } from '../../agent/decode/streams.ts'
 import { datagramText, harmless } from '../../agent/decode/text.ts'
-import { literal, TextBuffer } from '../../agent/decode/text-buffer.ts'
+import { TextBuffer } from '../../agent/decode/text-buffer.ts'
 import { decodeDatagram } from '../../agent/wire/sflow/datagram.ts'
 import { datagramToJson } from '../../agent/wire/sflow/json.ts'
 import { WireError } from '../../agent/wire/xdr.ts'
@@ -42,7 +42,7 @@ test(`${RUNS} changed datagrams in every form: no crash, no growth, nothing a te
     datagram: statistics.datagram.bind(statistics),
     sample: (sample: Parameters<typeof sampleLines>[0]) => {
       statistics.sample(sample)
-      sampleLines(sample, literal(''), out)
+      sampleLines(sample, new LineTime(), out)
       sflowtoolLines(sample, out)
     },
   }

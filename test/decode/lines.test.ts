@@ -6,10 +6,11 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
-import { sampleLines } from '../../agent/decode/line.ts'
+import { LineTime, sampleLines } from '../../agent/decode/line.ts'
 import { Scanner } from '../../agent/decode/scanner.ts'
 import { sflowtoolLines } from '../../agent/decode/sflowtool.ts'
-import { literal, TextBuffer } from '../../agent/decode/text-buffer.ts'
+import { isoTime } from '../../agent/decode/text.ts'
+import { TextBuffer } from '../../agent/decode/text-buffer.ts'
 import { recordOf } from '../../agent/wire/sflow/block.ts'
 import { encodeDatagram } from '../../agent/wire/sflow/datagram.ts'
 import { extendedFunction, extendedHwTrap } from '../../agent/wire/sflow/flow/forwarding.ts'
@@ -22,7 +23,8 @@ function linesOf(bytes: Uint8Array, how: 'line' | 'sflowtool'): string {
   const pieces: Uint8Array[] = []
   const out = new TextBuffer(piece => void pieces.push(piece))
   const isWhole = new Scanner().scan(bytes, 0, bytes.length, {
-    sample: sample => (how === 'line' ? sampleLines(sample, literal(''), out) : sflowtoolLines(sample, out)),
+    sample: sample =>
+      how === 'line' ? sampleLines(sample, new LineTime(), out) : sflowtoolLines(sample, out),
   })
   assert.ok(isWhole)
   out.flush()
@@ -144,6 +146,47 @@ suite('numbers in a text buffer', () => {
     out.number64(Buffer.from('0000000000000005', 'hex'), 0)
     out.flush()
     assert.equal(text, '192.0.20.255 1.99.100.200 18446744073709551615 5')
+  })
+
+  test('times are those of RFC 3339, also at the ends of what there can be', () => {
+    const seconds = 1_000_000_000n
+    const times = [
+      ...[0n, 1n, 999_999n, 1_000_000n, seconds - 1n, seconds, 1_700_000_000_123_456_789n, -1n, -seconds],
+      ...[-1500n * 1_000_000n, 253_402_300_800n * seconds, 2n ** 64n, -(2n ** 63n)],
+    ]
+    let text = ''
+    const out = new TextBuffer(piece => (text += Buffer.from(piece)))
+    const time = new LineTime()
+    // Backwards, so that each second is another.
+    for (const at of times.toReversed()) {
+      time.set(at)
+      time.write(out)
+    }
+    time.set(undefined)
+    time.write(out)
+    out.flush()
+    assert.equal(
+      text,
+      times
+        .toReversed()
+        .map(at => `${isoTime(at)} `)
+        .join(''),
+    )
+    assert.match(text, / 2023-11-14T22:13:20\.123Z /)
+  })
+
+  test('a piece that is given back is written again, one that is kept is not', () => {
+    const pieces: Uint8Array[] = []
+    const kept: Uint8Array[] = []
+    const out = new TextBuffer((piece, done) => {
+      pieces.push(piece)
+      if (pieces.length === 1) kept.push(piece)
+      else done()
+    }, 1024)
+    for (let i = 0; i < 400; i++) out.number(1_000_000 + i)
+    assert.ok(pieces.length > 3)
+    assert.equal(new Set(pieces.map(({ buffer }) => buffer)).size, 2)
+    assert.ok(Buffer.from(kept[0]!).toString().startsWith('100000010000011000002'))
   })
 
   test('a text longer than the buffer', () => {
