@@ -9,11 +9,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { differences, saysTheSame, valuesByName } from '../../agent/config/differences.ts'
+import { differences, saysTheSame } from '../../agent/config/differences.ts'
 import { ConfigFileError, loadConfig, loadConfigFile } from '../../agent/config/load.ts'
 import { formatProblem, linesOf } from '../../agent/config/problem.ts'
 import { type Entries, settings } from '../../agent/config/settings.ts'
 import { MOST_ERRORS } from '../../agent/config/syntax.ts'
+import { valuesByName } from '../support/config-values.ts'
 
 const root = join(import.meta.dirname, '../..')
 const corpus = globSync(['test/conf/*/in.conf', 'conf/*.conf'], { cwd: root })

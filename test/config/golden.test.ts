@@ -9,9 +9,9 @@ import { globSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { test } from 'node:test'
 import type { Config } from '../../agent/config/config.ts'
-import { valuesByName } from '../../agent/config/differences.ts'
 import { loadConfig } from '../../agent/config/load.ts'
 import { formatProblem, linesOf } from '../../agent/config/problem.ts'
+import { valuesByName } from '../support/config-values.ts'
 
 const root = join(import.meta.dirname, '../..')
 
