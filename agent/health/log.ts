@@ -132,8 +132,13 @@ function textLine({ level, time, part, msg = '', ...fields }: Line, isColoured: 
     const text = typeof value === 'string' ? value : JSON.stringify(value)
     return `${key}=${printable(text, 1000)}`
   })
-  const start = `${time.slice(11, 23)} ${shown} ${part === undefined ? '' : `${printable(part)}: `}${printable(msg, 4000)}`
+  const start = `${time.slice(11, 23)} ${shown} ${printable(inPart(part, msg), 4000)}`
   return about.length === 0 ? `${start}\n` : `${start} (${about.join(', ')})\n`
+}
+
+/** The message behind the name of its part, unless it begins with that itself, as errors of sockets do. */
+export function inPart(part: string | undefined, message: string): string {
+  return part === undefined || message.startsWith(`${part}: `) ? message : `${part}: ${message}`
 }
 
 /** Keys that are remembered; of more, the one that was new longest ago is forgotten. */

@@ -1,10 +1,12 @@
 /** What the log says, to whom, and in which form. */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { loadConfig } from '../../agent/config/load.ts'
 import { createLogger, RateLimitedLog, recentProblems } from '../../agent/health/log.ts'
-import { readLogLevels } from '../../agent/health/log-levels.ts'
+import { LOG_PARTS, readLogLevels } from '../../agent/health/log-levels.ts'
 
 function logged(levels: string, format: 'text' | 'json') {
   const lines: string[] = []
@@ -113,6 +115,34 @@ describe('the log', () => {
       assert.throws(() => readLogLevels(levels), /^Error: Allowed choices are trace, .*PART=LEVEL/)
     })
   }
+
+  test('a part that there is not is refused, with those that there are', () => {
+    assert.throws(
+      () => readLogLevels('info,psampel=debug'),
+      /^Error: There is no part 'psampel'; did you mean psample\? Parts are bridge, .*, web\.$/,
+    )
+    assert.throws(() => readLogLevels('x=debug'), /^Error: There is no part 'x'\. Parts are bridge, /)
+  })
+
+  test('every part that a line of the log names has a level of its own', () => {
+    const root = join(import.meta.dirname, '../../agent')
+    const files = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter(name =>
+      name.endsWith('.ts'),
+    )
+    const named = files.flatMap(name => {
+      const text = readFileSync(join(root, name), 'utf8')
+      return [...text.matchAll(/part: '([^']+)'|#attempt\('([^']+)'/g)].map(([, a, b]) => (a ?? b)!)
+    })
+    assert.ok(named.length > 20)
+    const runtimes = Object.keys(loadConfig('sFlow { collector { ip = 192.0.2.1 } }', '').config!.virtual)
+    for (const part of [...named, ...runtimes]) assert.ok(LOG_PARTS.includes(part), part)
+  })
+
+  test('a message that begins with the name of its part has it once', () => {
+    const { lines, log } = logged('info', 'text')
+    log.warn({ part: 'docker' }, 'docker: no socket')
+    assert.match(lines[0]!, /^\S+ warn {2}docker: no socket\n$/)
+  })
 
   test('what happens again and again is told once in a while, with how often it was not', () => {
     let now = 0
