@@ -5,6 +5,7 @@ import { ControlClient, NoAgentError } from '../control/client.ts'
 import { CONTROL_SOCKET } from '../control/protocol.ts'
 import type { Status } from '../control/status.ts'
 import { warningsOf } from '../control/warnings.ts'
+import { inPart } from '../health/log.ts'
 import { escapeJson, printable } from '../health/printable.ts'
 import { duration, grouped, size, tableLines } from './table.ts'
 
@@ -145,7 +146,8 @@ function head({ agent, process, samples }: Status, before: Status, seconds: numb
 }
 
 function collectorLines({ collectors }: Status, before: Status, rate: Rate): string[] {
-  const rows = collectors.map(({ name, address, port, sent, bytes, lost, ageSeconds, problem }) => {
+  const rows = collectors.map(({ name, address, port, sent, bytes, lost, ageSeconds, problem, ...one }) => {
+    const { unreachableSeconds: unreachable } = one
     const then = before.collectors.find(one => one.name === name)
     return [
       printable(name, 40),
@@ -155,7 +157,11 @@ function collectorLines({ collectors }: Status, before: Status, rate: Rate): str
       size(bytes),
       grouped(lost),
       ageSeconds === undefined ? 'never' : `${duration(ageSeconds)} ago`,
-      problem === undefined ? 'ok' : 'problem',
+      problem === undefined
+        ? 'ok'
+        : unreachable === undefined
+          ? 'problem'
+          : `unreachable for ${duration(unreachable)}`,
     ]
   })
   return tableLines([
@@ -180,11 +186,17 @@ const FEEDS: readonly string[] = ['psample', 'nflog']
 function interfaceLines({ interfaces, sources }: Status, before: Status, rate: Rate, most: number): string[] {
   if (interfaces.length === 0) return []
   const sorted = interfaces.toSorted((a, b) => b.samples - a.samples)
-  // Samples that weir has not placed the sampler of; without such a source it has taken the sampler away.
-  const others = sources.some(({ name }) => FEEDS.includes(name)) ? 'by the feed' : 'no more'
+  // Samples that weir has not placed the sampler of; where no feed has brought any, it has taken the sampler away.
+  const isFed = sources.some(({ name, delivered }) => FEEDS.includes(name) && delivered > 0)
+  const others = isFed ? 'by the feed' : 'no more'
   const rows = sorted.slice(0, most).map(({ name, ifIndex, speedBitsPerSecond, up, sampledBy, ...one }) => {
     const then = before.interfaces.find(other => other.ifIndex === ifIndex)
-    const sampled = sampledBy === null ? others : `1 in ${grouped(one.rate ?? 0)}, ${sampledBy}`
+    const sampled =
+      sampledBy === null
+        ? others
+        : one.problem === null
+          ? `1 in ${grouped(one.rate ?? 0)}, ${sampledBy}`
+          : 'not, as warned'
     return [
       printable(name, 24),
       speedBitsPerSecond === 0 ? '?' : speedName(speedBitsPerSecond),
@@ -206,21 +218,22 @@ function interfaceLines({ interfaces, sources }: Status, before: Status, rate: R
   ]
 }
 
-function dropLines({ drops, interfaces }: Status, before: Status, rate: Rate, most: number): string[] {
+function dropLines({ drops }: Status, before: Status, rate: Rate, most: number): string[] {
   if (drops === null) return []
-  const names = new Map(interfaces.map(({ ifIndex, name }) => [ifIndex, name]))
-  const rows = drops.by.slice(0, most).map(({ reason, code, ifIndex, offered, suppressed }) => {
-    const then = before.drops?.by.find(one => one.reason === reason && one.ifIndex === ifIndex)
-    const where = ifIndex === 0 ? '' : printable(names.get(ifIndex) ?? `ifIndex ${ifIndex}`, 24)
-    return [
-      printable(reason, 48),
-      String(code),
-      where,
-      grouped(offered),
-      rate(offered, then?.offered),
-      grouped(suppressed),
-    ]
-  })
+  const rows = drops.by
+    .slice(0, most)
+    .map(({ reason, code, ifIndex, interface: name, offered, suppressed }) => {
+      const then = before.drops?.by.find(one => one.reason === reason && one.ifIndex === ifIndex)
+      const where = ifIndex === 0 ? '' : printable(name ?? `ifIndex ${ifIndex}`, 24)
+      return [
+        printable(reason, 48),
+        String(code),
+        where,
+        grouped(offered),
+        rate(offered, then?.offered),
+        grouped(suppressed),
+      ]
+    })
   if (rows.length === 0) return ['', 'no packets dropped that are reported']
   const others = drops.by.length - most + (drops.others?.pairs ?? 0)
   return [
@@ -268,8 +281,8 @@ const LOG_LINES = 5
 
 function logLines({ log }: Status): string[] {
   const last = log.slice(-LOG_LINES).map(({ time, level, part, message }) => {
-    const where = part === undefined ? '' : `${printable(part)}: `
-    return `  ${time.slice(0, 19).replace('T', ' ')} ${level} ${where}${printable(message, 300)}`
+    const text = printable(inPart(part, message), 300)
+    return `  ${time.slice(0, 19).replace('T', ' ')} ${level} ${text}`
   })
   return last.length === 0 ? [] : ['', 'last warnings of the log (UTC)', ...last]
 }

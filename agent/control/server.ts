@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { chmodSync, chownSync, readFileSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Logger } from '../health/log.ts'
 import { printable } from '../health/printable.ts'
@@ -73,6 +73,21 @@ export class ControlServer {
     server.on('error', error => this.#log.warn(error.message))
     this.#server = server
     this.#log.debug({ socket: path }, `answers at ${path}`)
+  }
+
+  /** Lets another group connect; connections that are open stay. Fails with a message when that may not be. */
+  changeGroup(group: string | undefined): void {
+    if (this.#server === undefined) return
+    const gid = groupId(group)
+    try {
+      // Nobody of the next group before nobody is of the last one.
+      chmodSync(this.#options.path, 0o600)
+      if (gid === undefined) return
+      chownSync(this.#options.path, -1, gid)
+      chmodSync(this.#options.path, 0o660)
+    } catch (error) {
+      throw new Error(`control.group is taken with the next start: ${(error as Error).message}`)
+    }
   }
 
   /** Closes all connections and removes the socket. May be called twice. */
@@ -193,7 +208,7 @@ class Connection {
     // Goes on with 'drain'.
     if (socket.destroyed || socket.writableLength > WAITING_BYTES) return 'waiting'
     const end = this.#text.indexOf('\n')
-    if ((end < 0 ? this.#text.length : end) > REQUEST_BYTES) {
+    if (Buffer.byteLength(end < 0 ? this.#text : this.#text.slice(0, end)) > REQUEST_BYTES) {
       const message = `a request has at most ${REQUEST_BYTES} bytes`
       this.#refuse(undefined, { code: 'too-long', message })
       this.close()

@@ -86,6 +86,8 @@ export interface SampledInterface {
   readonly up: boolean
   /** What samples it; null when weir does not place the sampler. */
   readonly sampledBy: string | null
+  /** Why it is not sampled though it is to be; null when it is. */
+  readonly problem: string | null
   /** 1 in N as configured now; null when the feed decides. */
   readonly rate: number | null
   /** Of its data source, 32 bits each, as in its last sample. */
@@ -139,7 +141,15 @@ export interface Observed {
   readonly sources: readonly RunningSource[]
   interfaceCounters(): Promise<ReadonlyMap<number, LinkStats64>>
   /** How an interface is sampled by a sampler of ours. */
-  sampledBy(ifIndex: number): { readonly source: string; readonly rate: number } | undefined
+  sampledBy(ifIndex: number): SampledBy | undefined
+}
+
+/** What samples an interface, or is to. */
+export interface SampledBy {
+  readonly source: string
+  readonly rate: number
+  /** Why it does not. */
+  readonly problem?: string | undefined
 }
 
 export function statusOf(observed: Observed): Status {
@@ -226,6 +236,7 @@ function sampledInterfaces({ interfaces, sampler, sampledBy }: Observed): Sample
         speedBitsPerSecond,
         up: operUp,
         sampledBy: by?.source ?? null,
+        problem: by?.problem ?? null,
         rate: by?.rate ?? null,
         samples: state?.sequence ?? 0,
         pool: state?.samplePool ?? 0,

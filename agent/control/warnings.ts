@@ -30,9 +30,11 @@ export function warningsOf(status: Status, before?: Status): Warning[] {
       'name one with collector { ip = … }; with DNS-SD, look at the log',
     )
   }
-  for (const { name, problem, address, ageSeconds } of collectors) {
+  for (const { name, problem, address, ageSeconds, unreachableSeconds } of collectors) {
     if (problem !== undefined) {
-      warn(`collector ${name}: ${problem}`, mendOf(problem))
+      const since =
+        unreachableSeconds === undefined ? '' : `, for ${Math.max(Math.round(unreachableSeconds), 1)} s`
+      warn(`collector ${name}: ${problem}${since}`, mendOf(problem, address))
     } else if (address !== undefined && (ageSeconds ?? agent.uptimeSeconds) > SILENT_SECONDS) {
       const seconds = Math.round(ageSeconds ?? agent.uptimeSeconds)
       warn(
@@ -44,6 +46,9 @@ export function warningsOf(status: Status, before?: Status): Warning[] {
   for (const { name, state } of sources) {
     const mend = STATES[state]
     if (mend !== undefined) warn(`${name}: ${state}`, mend)
+  }
+  for (const { name, problem, sampledBy } of interfaces) {
+    if (problem !== null) warn(`${name} is not sampled (${sampledBy}): ${problem}`, mendOfSampler(problem))
   }
   const isSampling = interfaces.length > 0 || sources.some(({ name }) => name === 'psample')
   if (!isSampling) {
@@ -79,12 +84,25 @@ const STATES: Readonly<Record<string, string>> = {
   'taken by others': 'end the other program that uses the drop monitor, or set dropmon { start = off }',
 }
 
-function mendOf(problem: string): string {
+function mendOfSampler(problem: string): string {
+  if (/EPERM|EACCES/.test(problem)) {
+    return 'run the agent with the capabilities it needs; weir doctor tells what is missing'
+  }
+  if (problem.includes('ENOENT')) return 'modprobe cls_matchall act_sample'
+  if (problem.includes('EOPNOTSUPP'))
+    return 'set dent { sw = on }, or leave the interface out with switchport'
+  return 'tc -s filter show dev INTERFACE ingress shows what is in its way; it is tried again'
+}
+
+function mendOf(problem: string, address = 'ADDRESS'): string {
+  if (problem.includes('do not arrive') && problem.includes('EHOSTUNREACH')) {
+    return `no host answers there: start it, or correct ip; see ip neigh show ${address} and ip route get ${address}`
+  }
   if (problem.includes('ECONNREFUSED'))
     return 'nothing listens there: start the collector, or correct ip and udpport'
   if (problem.includes('resolve'))
     return 'correct the name, or what resolves it (/etc/resolv.conf, /etc/hosts)'
-  if (/ENETUNREACH|EHOSTUNREACH/.test(problem)) return 'give the host a route to it: ip route get ADDRESS'
+  if (/ENETUNREACH|EHOSTUNREACH/.test(problem)) return `give the host a route to it: ip route get ${address}`
   if (/ENODEV|ENOENT/.test(problem))
     return 'the interface or namespace that it names is not there: correct dev or namespace'
   if (/EPERM|EACCES/.test(problem)) return 'a firewall of this host refuses it: look at the output chains'

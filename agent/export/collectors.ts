@@ -74,6 +74,8 @@ export interface CollectorStatus {
   readonly errors: Readonly<Record<string, number>>
   /** Why datagrams are lost now, if they are. */
   readonly problem: string | undefined
+  /** For how long the network has reported that they do not arrive; undefined when it does not. */
+  readonly unreachableSeconds: number | undefined
 }
 
 /** A name is looked up again when its address may have moved: by its TTL, where there is one, but not all the time. */
@@ -83,6 +85,11 @@ const MOST_TTL_SECONDS = 86_400
 /** First and longest wait after a failed look-up or a socket that could not be opened. */
 const RETRY_MS = 2_000
 const RETRY_MOST_MS = 60_000
+/**
+ * The network reports only some of the datagrams that do not arrive: routers limit what they report, and the kernel looks
+ * for a silent neighbour for seconds. After so long without a report they are believed to arrive again.
+ */
+const HEARD_MS = 10_000
 
 export class Collectors {
   /** Datagrams given to send() while there was a collector. */
@@ -170,6 +177,10 @@ class Collector {
   /** A new socket will be tried. */
   #reopening = false
   #problem: string | undefined
+  /** When the network first, and last, reported that datagrams do not arrive. */
+  #unreachable: { readonly sinceMs: number; lastMs: number } | undefined
+  /** Errors by name when they were last told of. */
+  readonly #told = new Map<string, number>()
 
   constructor(
     config: CollectorConfig,
@@ -218,10 +229,7 @@ class Collector {
     if (sent > 0) this.#sentAtMs = performance.now()
     if (sent < count) this.#refused(socket, count - sent)
     else if (reports > 0) this.#unheard(socket)
-    else {
-      this.#problem = undefined
-      this.#retryMs = RETRY_MS
-    }
+    else this.#heard()
   }
 
   status(): CollectorStatus {
@@ -237,6 +245,8 @@ class Collector {
       ageSeconds: this.#sentAtMs === undefined ? undefined : (performance.now() - this.#sentAtMs) / 1000,
       errors: this.#errors(),
       problem: this.#problem,
+      unreachableSeconds:
+        this.#unreachable === undefined ? undefined : (performance.now() - this.#unreachable.sinceMs) / 1000,
     }
   }
 
@@ -282,7 +292,21 @@ class Collector {
 
   /** Datagrams leave, and the network says that they do not get there: nobody listens at the port, for example. */
   #unheard(socket: DatagramSocket): void {
+    const now = performance.now()
+    if (this.#unreachable === undefined) this.#unreachable = { sinceMs: now, lastMs: now }
+    else this.#unreachable.lastMs = now
     this.#tell('do not arrive', socket.reports)
+  }
+
+  /** All were taken, and nothing speaks against their arrival. */
+  #heard(): void {
+    this.#retryMs = RETRY_MS
+    if (this.#unreachable !== undefined) {
+      if (performance.now() - this.#unreachable.lastMs < HEARD_MS) return
+      this.#unreachable = undefined
+      this.#log.info(`datagrams to ${this.#address} port ${this.config.port} are not reported lost any more`)
+    }
+    this.#problem = undefined
   }
 
   #measured(socket: DatagramSocket): void {
@@ -291,8 +315,12 @@ class Collector {
   }
 
   #tell(what: string, reasons: ReadonlyMap<string, number>): void {
-    const names = [...reasons.keys()].join(', ')
-    this.#problem = `datagrams to ${this.#address} port ${this.config.port} ${what}: ${names}`
+    const names = [...reasons]
+      .filter(([name, count]) => count > (this.#told.get(name) ?? 0))
+      .map(([name]) => name)
+    for (const [name, count] of reasons) this.#told.set(name, count)
+    if (names.length === 0) return
+    this.#problem = `datagrams to ${this.#address} port ${this.config.port} ${what}: ${names.join(', ')}`
     this.#limited.line(this.#problem, held =>
       this.#log.warn({ counts: Object.fromEntries(reasons), held }, this.#problem),
     )
@@ -306,6 +334,8 @@ class Collector {
       this.#socket = socket
       this.#address = address
       this.#problem = undefined
+      this.#unreachable = undefined
+      this.#told.clear()
       this.#measured(socket)
     } catch (error) {
       this.#failed((error as Error).message, () => this.#reconnect())

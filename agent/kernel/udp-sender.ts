@@ -8,8 +8,8 @@ const SO_BINDTODEVICE = 25
 const { EAGAIN, EINVAL, EMSGSIZE } = constants.errno
 
 /** Options of the two protocols (ip(7), ipv6(7)), and the bytes of their headers with UDP's. */
-const IPV4 = { level: 0, mtuDiscover: 10, mtu: 14, headerBytes: 28 } as const
-const IPV6 = { level: 41, mtuDiscover: 23, mtu: 24, headerBytes: 48 } as const
+const IPV4 = { level: 0, mtuDiscover: 10, mtu: 14, receiveErrors: 11, headerBytes: 28 } as const
+const IPV6 = { level: 41, mtuDiscover: 23, mtu: 24, receiveErrors: 25, headerBytes: 48 } as const
 /** Values of IP_MTU_DISCOVER: fragments where they are needed, or never. */
 const PMTUDISC_WANT = 1
 const PMTUDISC_DO = 2
@@ -45,8 +45,9 @@ export class UdpSender {
   /** Datagrams not taken, by errno name. EAGAIN: the send buffer was full. */
   readonly errors: ReadonlyMap<string, number>
   /**
-   * Errors that the network reported for datagrams already sent (as ECONNREFUSED: nobody listens at the port), by
-   * errno name. Within one call the kernel hides some of them; they are a sign, not a sum.
+   * Errors that the network reported for datagrams already sent (ECONNREFUSED: nobody listens at the port; EHOSTUNREACH:
+   * no neighbour has the address, or a router knows no way), by errno name. Within one call the kernel hides some of them;
+   * they are a sign, not a sum.
    */
   readonly reports: ReadonlyMap<string, number>
   readonly sendBuffer: GrantedBuffer
@@ -88,6 +89,8 @@ export class UdpSender {
     this.#socket = socket
     this.#protocol = protocol
     this.#fragment(PMTUDISC_DO)
+    // Without it a connected socket is told of closed ports alone. The queue of errors stays unread: the next send has it.
+    socket.setOption(protocol.level, protocol.receiveErrors, 1, 'set IP_RECVERR')
     this.mostBytes = this.#pathBytes()
     this.sendBuffer = sendBuffer
     this.errors = this.#errors

@@ -6,6 +6,7 @@ import { DropNames } from '../drops/drop-names.ts'
 import type { Datagrams } from '../export/datagrams.ts'
 import type { Ledger } from '../health/ledger.ts'
 import type { Logger } from '../health/log.ts'
+import type { Interfaces } from '../interfaces.ts'
 import { type Drop, type DropSink, Names } from '../samples/drop.ts'
 import { BpfDrops } from '../sources/bpf-drops.ts'
 import { DropAlerts, type KnownInterfaces } from '../sources/drop-alerts.ts'
@@ -15,7 +16,7 @@ import { DropMonitorSource, type DropMonitorState } from '../sources/drop-monito
 
 export interface DropReportsOptions {
   readonly datagrams: Datagrams
-  readonly interfaces: KnownInterfaces
+  readonly interfaces: KnownInterfaces & Pick<Interfaces, 'byIndex'>
   readonly ledger: Ledger
   readonly log: Logger
   /** Has acceptFollowed() called for all that was dropped so far: who reports what is dropped next is another one. */
@@ -30,8 +31,13 @@ export interface DropStatus {
   readonly exported: number
   readonly leftOut: Notifier['leftOut']
   /** The pairs of reason and interface with the most drops; what the others come to together. */
-  readonly by: readonly DropCount[]
+  readonly by: readonly NamedDropCount[]
   readonly others?: { readonly pairs: number; readonly offered: number; readonly suppressed: number }
+}
+
+/** With the name that the interface has now; null when there is none of that number. */
+export interface NamedDropCount extends DropCount {
+  readonly interface: string | null
 }
 
 export type DropSourceName = 'eBPF' | 'drop monitor'
@@ -263,7 +269,10 @@ export class DropReports {
       offered: rest.reduce((sum, row) => sum + row.offered, 0),
       suppressed: rest.reduce((sum, row) => sum + row.suppressed, 0),
     }
-    const by = counts.slice(0, ROWS)
+    const { byIndex } = this.#options.interfaces
+    const by = counts
+      .slice(0, ROWS)
+      .map(one => ({ ...one, interface: byIndex.get(one.ifIndex)?.name ?? null }))
     return { source, monitor, offered, exported, leftOut, by, ...(rest.length > 0 ? { others } : {}) }
   }
 }

@@ -1,7 +1,7 @@
 import type { Config, PsampleConfig } from '../config/config.ts'
 import { pcapDecisions } from '../config/pcap-rule.ts'
 import { effectiveRate } from '../config/sampling-rate.ts'
-import type { RunningSource } from '../control/status.ts'
+import type { RunningSource, SampledBy } from '../control/status.ts'
 import type { Sampler } from '../datasource/sampler.ts'
 import type { Ledger } from '../health/ledger.ts'
 import type { Logger } from '../health/log.ts'
@@ -124,9 +124,10 @@ export class KernelSamplers {
   }
 
   /** How an interface is sampled by tc; undefined when it is not. */
-  sampledBy(ifIndex: number): { readonly source: string; readonly rate: number } | undefined {
-    const rate = this.#tc === undefined ? undefined : this.#rates.get(ifIndex)
-    return rate === undefined ? undefined : { source: 'tc', rate }
+  sampledBy(ifIndex: number): SampledBy | undefined {
+    const rate = this.#rates.get(ifIndex)
+    if (this.#tc === undefined || rate === undefined) return undefined
+    return { source: 'tc', rate, problem: this.#tc.problemOf(ifIndex) }
   }
 
   /** What runs now, for the status. */

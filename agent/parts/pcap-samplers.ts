@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import type { Config } from '../config/config.ts'
 import { type PcapDecision, pcapDecisions, pcapRate } from '../config/pcap-rule.ts'
-import type { RunningSource } from '../control/status.ts'
+import type { RunningSource, SampledBy } from '../control/status.ts'
 import type { Sampler } from '../datasource/sampler.ts'
 import type { Balance, Ledger } from '../health/ledger.ts'
 import type { Logger } from '../health/log.ts'
@@ -42,6 +42,10 @@ interface Placed {
 export class PcapSamplers {
   readonly #options: PcapSamplersOptions
   readonly #placed = new Map<number, Placed>()
+  /** Interfaces that are to be sampled and cannot be: the rate, and why. */
+  readonly #refused = new Map<number, { readonly rate: number; readonly problem: string }>()
+  /** Why BPF is not used, until that is told. */
+  #withoutBpf: string | undefined
   /** The balances of sources that are stopped, by name. */
   readonly #ended = new Map<string, Balance>()
   /** Undefined while there is no pcap block. */
@@ -73,6 +77,7 @@ export class PcapSamplers {
   /** An interface is gone: another may get the same ifIndex at once. */
   async remove(ifIndex: number): Promise<void> {
     this.#placed.delete(ifIndex)
+    this.#refused.delete(ifIndex)
     await this.#source?.remove(ifIndex)
   }
 
@@ -100,9 +105,10 @@ export class PcapSamplers {
   }
 
   /** How an interface is sampled; undefined when it is not. */
-  sampledBy(ifIndex: number): { readonly source: string; readonly rate: number } | undefined {
-    const placed = this.#placed.get(ifIndex)
-    return placed && { source: nameOf(this.#source!), rate: placed.rate }
+  sampledBy(ifIndex: number): SampledBy | undefined {
+    const one = this.#placed.get(ifIndex) ?? this.#refused.get(ifIndex)
+    const problem = this.#refused.get(ifIndex)?.problem
+    return one && this.#source && { source: nameOf(this.#source), rate: one.rate, problem }
   }
 
   async stop(): Promise<void> {
@@ -114,6 +120,8 @@ export class PcapSamplers {
       log.info({ part: 'pcap', interface: name }, `${name} is not sampled any more`)
     }
     this.#placed.clear()
+    this.#refused.clear()
+    this.#withoutBpf = undefined
     await source?.stop()
     if (source !== undefined) {
       this.#ended.set(nameOf(source), sum(this.#ended.get(nameOf(source)), source.balance))
@@ -156,9 +164,7 @@ export class PcapSamplers {
         return source
       }
     } catch (error) {
-      log.warn(
-        `sampling by packet sockets, not BPF, so of each packet one interface is known and pools are estimates: ${(error as Error).message}`,
-      )
+      this.#withoutBpf = (error as Error).message
       return new PacketSocketSource(common)
     }
   }
@@ -180,6 +186,7 @@ export class PcapSamplers {
     const before = this.#placed.get(ifIndex)
     const isSame = before?.promiscuous === promiscuous && before.forwards === forwards
     if (rate === (before?.rate ?? 0) && (rate === 0 || isSame)) return
+    this.#refused.delete(ifIndex)
     if (rate === 0) this.#placed.delete(ifIndex)
     else this.#placed.set(ifIndex, { rate, promiscuous, forwards })
     try {
@@ -191,13 +198,27 @@ export class PcapSamplers {
         const warning = await source.add({ ifIndex, name, rate, promiscuous, forwards, layer3, headerBytes })
         if (warning !== undefined) log.warn(warning)
       }
+      if (rate > 0) this.#tellOfPacketSockets()
       const by = source instanceof BpfSamples ? 'BPF' : 'a packet socket'
       if (rate > 0) log.info({ why, reason }, `${name} is sampled 1 in ${rate} by ${by}`)
       else log.info({ why, reason }, `${name} is not sampled any more`)
     } catch (error) {
       this.#placed.delete(ifIndex)
-      log.error(`${name} is not sampled: ${(error as Error).message}`)
+      // What stands in the way of BPF stands in the way of packet sockets, mostly: both are one line.
+      const both = this.#withoutBpf === undefined ? '' : `; nor by BPF: ${this.#withoutBpf}`
+      const problem = `${(error as Error).message}${both}`
+      this.#refused.set(ifIndex, { rate, problem })
+      log.error(`${name} is not sampled: ${problem}`)
     }
+  }
+
+  #tellOfPacketSockets(): void {
+    if (this.#withoutBpf === undefined) return
+    const log = this.#options.log.child({ part: 'pcap' })
+    log.warn(
+      `sampling by packet sockets, not BPF, so of each packet one interface is known and pools are estimates: ${this.#withoutBpf}`,
+    )
+    this.#withoutBpf = undefined
   }
 
   /** A host may become a router while the agent runs: what comes in then need not end here. */

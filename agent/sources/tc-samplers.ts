@@ -163,6 +163,8 @@ export class TcSamplers {
   retunes = 0
   /** Samplers replaced by others: for some microseconds between the two nothing was sampled. */
   gaps = 0
+  /** Interfaces on which samplers of an earlier run were found. */
+  leftovers = 0
 
   readonly #options: TcSamplersOptions
   readonly #log: Logger
@@ -278,6 +280,13 @@ export class TcSamplers {
         note: problem ?? (behind === undefined ? undefined : behindText(behind)),
       }
     })
+  }
+
+  /** Why an interface that is to be sampled is not, in one direction or both; undefined when it is. */
+  problemOf(ifIndex: number): string | undefined {
+    return DIRECTIONS.map(direction => this.#samplers.get(samplerKey(ifIndex, direction))).find(
+      sampler => sampler !== undefined && !isSampling(sampler) && sampler.problem !== undefined,
+    )?.problem
   }
 
   /** The interface that has this PSAMPLE group for itself. */
@@ -470,6 +479,7 @@ export class TcSamplers {
         this.#ports.set(ifIndex, newPort(ifIndex, `interface ${ifIndex}`, this.#repairMs.least))
       }
       this.#due.set(ifIndex, false)
+      this.leftovers++
       this.#log.info({ ifIndex }, 'found a sampler of an earlier run')
     }
     this.#foundLeftovers = true

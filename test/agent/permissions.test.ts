@@ -52,8 +52,7 @@ describe('what the agent may not do or does not find', () => {
       warnings.map(({ part, msg }) => `${part}: ${msg}`),
       [
         `collector: enter network namespace ${lab.peer.namespace}: EPERM (operation not permitted): needs CAP_SYS_ADMIN`,
-        'pcap: sampling by packet sockets, not BPF, so of each packet one interface is known and pools are estimates: load bpf/sample.bpf.o: EPERM (operation not permitted): needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN',
-        'pcap: eth0 is not sampled: open packet socket for eth0: EPERM (operation not permitted): needs CAP_NET_RAW',
+        'pcap: eth0 is not sampled: open packet socket for eth0: EPERM (operation not permitted): needs CAP_NET_RAW; nor by BPF: load bpf/sample.bpf.o: EPERM (operation not permitted): needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN',
       ],
     )
     assert.equal(status.lost['collector elsewhere/not-ready'], status.datagrams)

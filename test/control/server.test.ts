@@ -379,6 +379,12 @@ test('the group decides who may connect', async t => {
   const owner = await serve(t)
   const hasGroup = /^weir:/m.test(readFileSync('/etc/group', 'utf8'))
   assert.equal(statSync(owner.socket).mode & 0o777, hasGroup ? 0o660 : 0o600)
+  owner.server.changeGroup('23456')
+  assert.deepEqual([statSync(owner.socket).mode & 0o777, statSync(owner.socket).gid], [0o660, 23456])
+  assert.throws(() => owner.server.changeGroup('nobody-has-this-group'), /there is no group/)
+  assert.equal(statSync(owner.socket).gid, 23456)
+  owner.server.changeGroup(undefined)
+  assert.equal(statSync(owner.socket).mode & 0o777, hasGroup ? 0o660 : 0o600)
   await assert.rejects(
     serve(t, 'nobody-has-this-group'),
     /control.group: there is no group nobody-has-this-group/,

@@ -16,6 +16,7 @@ const collector = {
   ageSeconds: 1,
   errors: {},
   problem: undefined,
+  unreachableSeconds: undefined,
 }
 const well: Status = {
   agent: {
@@ -36,6 +37,18 @@ const well: Status = {
   samples: { flows: 0, merged: 0, counters: 0, drops: 0, datagrams: 0 },
   ledger: { identities: [], losses: [] },
   log: [],
+}
+const port = {
+  name: 'swp1',
+  ifIndex: 3,
+  speedBitsPerSecond: 1e10,
+  up: true,
+  sampledBy: 'tc',
+  problem: null,
+  rate: 1000,
+  samples: 0,
+  pool: 0,
+  drops: 0,
 }
 const source = (state: string): Partial<Status> => ({ sources: [{ ...well.sources[0]!, state }] })
 const losses = (stage: string, count: number): Partial<Status> => ({
@@ -70,6 +83,34 @@ const cases: {
     what: [/^collector main: datagrams to .* ECONNREFUSED$/],
     mend: /nothing listens there/,
   },
+  {
+    name: 'no neighbour',
+    now: {
+      collectors: [
+        {
+          ...collector,
+          problem: 'datagrams to 192.0.2.9 port 6343 do not arrive: EHOSTUNREACH',
+          unreachableSeconds: 12.3,
+        },
+      ],
+    },
+    what: [/do not arrive: EHOSTUNREACH, for 12 s$/],
+    mend: /^no host answers there: .* ip neigh show 192\.0\.2\.9 /,
+  },
+  ...[
+    ['EPERM (operation not permitted): needs CAP_NET_ADMIN', /weir doctor/],
+    ['EOPNOTSUPP: the driver does not sample in hardware', /sw = on/],
+    ['ENOENT: needs the kernel modules', /modprobe cls_matchall act_sample/],
+  ].map(([problem, mend]) => ({
+    name: `an interface that cannot be sampled: ${problem}`,
+    now: { interfaces: [{ ...port, problem: `add an ingress sampler to swp1: ${problem}` }] },
+    what: [
+      new RegExp(
+        `^swp1 is not sampled \\(tc\\): add an ingress sampler to swp1: ${(problem as string).slice(0, 5)}`,
+      ),
+    ],
+    mend: mend as RegExp,
+  })),
   {
     name: 'no route',
     now: { collectors: [{ ...collector, problem: 'datagrams … are not sent: ENETUNREACH' }] },

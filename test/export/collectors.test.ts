@@ -160,7 +160,9 @@ describe('collectors', () => {
     }
   })
 
-  test('reports of the network are told and counted apart: the datagrams were sent', () => {
+  test('reports of the network are told and counted apart: the datagrams were sent', t => {
+    const begun = performance.now()
+    const now = t.mock.method(performance, 'now', () => begun)
     const unheard = ['192.0.2.1']
     const { under, ledger, lines } = collectors(['192.0.2.1'], network([], [], unheard))
     under.start()
@@ -174,9 +176,19 @@ describe('collectors', () => {
     const [status] = under.status()
     assert.deepEqual([status!.sent, status!.reported, status!.problem], [4, 2, message])
     assert.equal(ledger.total('collector 192.0.2.1'), 0)
+    assert.ok(status!.unreachableSeconds! >= 0)
+    // Not every datagram that is lost is reported.
     unheard.length = 0
     under.send(memory, spans, 2)
-    assert.equal(under.status()[0]!.problem, undefined)
+    assert.equal(under.status()[0]!.problem, message)
+    now.mock.mockImplementation(() => begun + 10_001)
+    assert.ok(under.status()[0]!.unreachableSeconds! > 10)
+    under.send(memory, spans, 2)
+    assert.deepEqual(
+      [under.status()[0]!.problem, under.status()[0]!.unreachableSeconds],
+      [undefined, undefined],
+    )
+    assert.equal(lines.at(-1)!.msg, 'datagrams to 192.0.2.1 port 6343 are not reported lost any more')
     under.stop()
   })
 

@@ -93,6 +93,24 @@ describe('a receiver out of reach', () => {
     assert.ok((sender.reports.get('ECONNREFUSED') ?? 0) >= 4)
   })
 
+  for (const [family, own, address] of [
+    ['IPv4', '198.51.100.1/24', '198.51.100.77'],
+    ['IPv6', 'fd00:77::1/64', 'fd00:77::77'],
+  ] as const) {
+    test(`no neighbour has the address: it is reported, and the datagrams count as sent, ${family}`, async t => {
+      const [a] = makeCable(t)
+      ip('-n', a.namespace, 'address', 'add', own, 'dev', a.device, ...(family === 'IPv6' ? ['nodad'] : []))
+      const sender = open(t, { address, port: 6343, namespace: a.namespace })
+      const { memory, spans } = datagrams(3, 100)
+      let sent = 0
+      await until('report', () => {
+        sent += sender.send(memory, spans, 3)
+        return sender.reports.has('EHOSTUNREACH')
+      })
+      assert.deepEqual([sender.datagrams, sum(sender.errors)], [sent, 0])
+    })
+  }
+
   test('no route any more: each datagram is counted, nothing throws', t => {
     const [a, b] = makeCable(t)
     const sender = open(t, { address: b.ipv4, port: 6343, namespace: a.namespace })
