@@ -13,6 +13,7 @@ import { processCalled } from '../kernel/processes.ts'
 import { ServiceManager } from '../kernel/service-manager.ts'
 import { removePrograms } from '../leftovers.ts'
 import { initialConfig, LiveConfig } from '../live-config.ts'
+import { Claim } from './claim.ts'
 import { AnotherAgentError, PID_FILE, removePidFile, touchPidFile, writePidFile } from './pid-file.ts'
 import { warnOfMissing } from './privileges.ts'
 
@@ -42,12 +43,18 @@ export async function runDaemon(
   const manager = new ServiceManager()
   if (options.note !== undefined) log.warn(options.note)
   const pidFile = openPidFile(options.pidFile, file, log)
+  const claim = new Claim(file, log)
+  takeFirst(claim, config.subAgentId, pidFile)
   const auto = openAutoFile(options.output, file, log)
   const agent = new Agent(initialConfig(config), log, auto?.previousAddress)
   let changed: Promise<void> = Promise.resolve()
-  const onChange = (config: Config) => {
-    warnOfMissing(config, log)
-    changed = agent.change(config)
+  let running = config
+  const onChange = (wanted: Config) => {
+    const next = withFreeId(wanted, running, claim, log)
+    warnOfMissing(next, log)
+    if (next.controlGroup !== running.controlGroup) changeGroup(control, next.controlGroup, log)
+    running = next
+    changed = agent.change(next)
   }
   const live = new LiveConfig({ config, text, log, onChange })
   const ended = new Promise<string>(resolve => {
@@ -89,6 +96,7 @@ export async function runDaemon(
     await agent.stop()
     auto?.close()
     if (pidFile !== undefined) removePidFile(pidFile)
+    claim.release()
     manager.close()
     // Nothing is left to do; a look-up that the system's resolver still waits for must not hold the process.
     setTimeout(() => process.exit(), LINGER_MS).unref()
@@ -119,6 +127,35 @@ function openAutoFile(asked: string | undefined, file: string, log: Logger): Aut
   } catch (error) {
     log.info(`other programs are not told the settings: ${(error as Error).message}`)
     return undefined
+  }
+}
+
+/** Two agents with one id in one network namespace would be one to collectors. */
+function takeFirst(claim: Claim, subAgentId: number, pidFile: string | undefined): void {
+  try {
+    claim.take(subAgentId)
+  } catch (error) {
+    if (pidFile !== undefined) removePidFile(pidFile)
+    throw new Error(`not started: ${(error as Error).message}`)
+  }
+}
+
+/** The changed configuration, with the id from before if another agent has the new one. */
+function withFreeId(wanted: Config, before: Config, claim: Claim, log: Logger): Config {
+  try {
+    claim.take(wanted.subAgentId)
+    return wanted
+  } catch (error) {
+    log.error(`subAgentId stays ${before.subAgentId}: ${(error as Error).message}`)
+    return { ...wanted, subAgentId: before.subAgentId }
+  }
+}
+
+function changeGroup(control: ControlServer | undefined, group: string | undefined, log: Logger): void {
+  try {
+    control?.changeGroup(group)
+  } catch (error) {
+    log.warn((error as Error).message)
   }
 }
 

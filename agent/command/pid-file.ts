@@ -28,9 +28,11 @@ export class AnotherAgentError extends Error {
   override readonly name = 'AnotherAgentError'
   /** Both work in one network namespace. */
   readonly isHere: boolean
+  readonly other: RunningAgent
 
   constructor(path: string, other: RunningAgent) {
     super(`${path} belongs to a running agent, process ${other.pid} with ${other.file}`)
+    this.other = other
     this.isHere = other.namespace === networkNamespace()
   }
 }
@@ -95,7 +97,8 @@ export function removePidFile(path: string): void {
   if (readPidFile(path)?.pid === process.pid) rmSync(path, { force: true })
 }
 
-function networkNamespace(): string {
+/** As `net:[4026531833]`. */
+export function networkNamespace(): string {
   return readlinkSync('/proc/self/ns/net')
 }
 

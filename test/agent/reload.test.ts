@@ -18,6 +18,7 @@ import {
   runWeir,
   sendFlow,
   sink,
+  startAgent,
   udpPortOf,
   until,
 } from '../support/lab.ts'
@@ -228,6 +229,32 @@ test('two agents do not share a pid file', async t => {
   const other = runWeir(t, [], ['run', '-f', file, '--pid-file', pidFile])
   assert.equal(await other.ended, 1)
   assert.match(other.stderr, /^weir: .*weir\.pid belongs to a running agent, process \d+ with .*$/m)
+  assert.equal((await agent.stop()).exit, 0)
+})
+
+test('two agents of one network namespace have different sub-agent ids, whatever pid files they have', async t => {
+  const lab = makeLab(t)
+  const collector = `collector { ip = ${lab.peer.mgmt0.ipv4} }`
+  const first = startAgent(t, lab, `subAgentId = 7 ${collector}`)
+  await first.line(/^running$/)
+  const same = startAgent(t, lab, `subAgentId = 7 ${collector}`, {
+    args: ['--pid-file', join(lab.folder, 'other.pid')],
+  })
+  assert.equal(await same.ended, 1)
+  assert.match(
+    same.stderr,
+    /^weir: not started: process \d+ with .*\.conf runs in this network namespace and has subAgentId 7, too: end it/m,
+  )
+  // One that has another id does not take that of the first when its file says so.
+  const { agent, write } = start(t, lab, `subAgentId = 8 ${collector}`)
+  await agent.line(/^running$/)
+  write(`subAgentId = 7 headerBytes = 64 ${collector}`)
+  agent.child.kill('SIGHUP')
+  await agent.line(/^subAgentId stays 8: process \d+ .* has subAgentId 7/)
+  assert.equal((await first.stop()).exit, 0)
+  const next = startAgent(t, lab, `subAgentId = 7 ${collector}`)
+  await next.line(/^running$/)
+  assert.equal((await next.stop()).exit, 0)
   assert.equal((await agent.stop()).exit, 0)
 })
 
