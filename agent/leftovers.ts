@@ -16,9 +16,12 @@ export interface LeftoverOptions {
   readonly instance: number
 }
 
-/** Takes away everything that the agent `instance` has left in this network namespace. Needs CAP_NET_ADMIN if there is any. */
-export async function removeLeftovers({ log, instance }: LeftoverOptions): Promise<void> {
-  if ((await hookedInterfaces()).length === 0) return
+/**
+ * Takes away everything that the agent `instance` has left in this network namespace; false when there was nothing. Needs
+ * CAP_NET_ADMIN if there is any.
+ */
+export async function removeLeftovers({ log, instance }: LeftoverOptions): Promise<boolean> {
+  if ((await hookedInterfaces()).length === 0) return false
   const interfaces = new Interfaces({ log })
   await interfaces.start()
   const samplers = new TcSamplers({ log, interfaces, instance })
@@ -29,18 +32,26 @@ export async function removeLeftovers({ log, instance }: LeftoverOptions): Promi
     await samplers.stop()
     interfaces.stop()
   }
-  await removePrograms({ log, instance })
+  const programs = await removePrograms({ log, instance })
+  return programs > 0 || samplers.leftovers > 0
 }
 
-/** Takes away BPF programs of interfaces that may not be sampled any more; those that are get new ones anyway. */
-export async function removePrograms({ log, instance }: LeftoverOptions): Promise<void> {
+/**
+ * Takes away BPF programs of interfaces that may not be sampled any more; those that are get new ones anyway. Gives the
+ * number of interfaces.
+ */
+export async function removePrograms({ log, instance }: LeftoverOptions): Promise<number> {
   const hooked = await hookedInterfaces()
-  if (hooked.length === 0) return
+  if (hooked.length === 0) return 0
+  let removed = 0
   const programs = ClsactPrograms.open(instance)
   try {
     for (const ifIndex of hooked) {
-      if (await programs.removeOld(ifIndex)) log.info({ ifIndex }, 'removed BPF programs of an earlier run')
+      if (!(await programs.removeOld(ifIndex))) continue
+      removed++
+      log.info({ ifIndex }, 'removed BPF programs of an earlier run')
     }
+    return removed
   } finally {
     programs.close()
   }

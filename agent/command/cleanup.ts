@@ -30,5 +30,7 @@ async function cleanup(options: { file?: string; pidFile: string }): Promise<voi
   // A file that is gone or broken is no reason to leave anything behind.
   const loaded = await loadConfigFile(options.file).catch(() => undefined)
   const instance = loaded?.config?.subAgentId ?? USUAL_SUB_AGENT
-  await removeLeftovers({ log: createLogger('info'), instance })
+  const isFound = await removeLeftovers({ log: createLogger('info'), instance })
+  const whose = `an agent with subAgentId ${instance}`
+  process.stdout.write(isFound ? `removed what ${whose} had left\n` : `nothing of ${whose} is left here\n`)
 }
