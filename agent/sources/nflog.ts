@@ -31,6 +31,8 @@ const BUFFER_BYTES = 16_384
 const SLOT_BYTES = 65_536
 const TIMEOUT = 10
 const THRESHOLD = 64
+/** How often a refused group is tried again. */
+const RETRY_MS = 10_000
 
 export class NflogSource {
   state: NflogState = 'stopped'
@@ -38,6 +40,9 @@ export class NflogSource {
   readonly #log: Logger
   readonly #limited = new RateLimitedLog()
   #socket: NetlinkSocket | undefined
+  #refusal: string | undefined
+  #triedMs = 0
+  #isTrying = false
 
   constructor(options: NflogOptions) {
     this.#options = options
@@ -46,6 +51,7 @@ export class NflogSource {
 
   /** Binds the group. What stands against it is logged, and the agent runs on without. */
   async start(): Promise<void> {
+    this.#triedMs = performance.now()
     const { namespace, group, samples, onBatchEnd, headerBytes, receiveBytes = RECEIVE_BYTES } = this.#options
     const socket = NetlinkSocket.open(NETLINK_NETFILTER, {
       namespace,
@@ -75,11 +81,13 @@ export class NflogSource {
     if (buffer?.warning !== undefined)
       this.#log.warn({ asked: buffer.asked, granted: buffer.granted }, buffer.warning)
     this.state = 'listening'
+    this.#refusal = undefined
     this.#log.info({ group, rate: samples.rate }, `listening to NFLOG group ${group}`)
   }
 
-  /** To be called every second or so. */
+  /** To be called every second or so. A refusal may end: a module is loaded, the other program goes. */
   poll(): void {
+    if (this.state === 'refused' && performance.now() - this.#triedMs > RETRY_MS) void this.#retry()
     const problem = this.#options.samples.takeProblem()
     if (problem !== undefined)
       this.#limited.line('malformed', held => this.#log.warn({ held }, `malformed message: ${problem}`))
@@ -92,9 +100,28 @@ export class NflogSource {
     this.state = 'stopped'
   }
 
+  async #retry(): Promise<void> {
+    if (this.#isTrying) return
+    this.#isTrying = true
+    try {
+      await this.start()
+    } catch (error) {
+      // Stopped while the kernel was asked.
+      if (this.#socket === undefined) return
+      this.#limited.line('retry', held => this.#log.error({ held }, (error as Error).message))
+    } finally {
+      this.#isTrying = false
+    }
+  }
+
   #refused(error: NetlinkError): void {
+    // Stopped while the kernel was asked.
+    const isStopped = this.#socket === undefined
     this.stop()
+    if (isStopped) return
     this.state = 'refused'
+    if (error.message === this.#refusal) return
+    this.#refusal = error.message
     // The kernel has one answer for both (nfulnl_recv_config).
     const help: Readonly<Record<string, string>> = {
       EPERM: 'needs CAP_NET_ADMIN; if the agent has it, another program listens to this group',
