@@ -57,6 +57,7 @@ interface Options {
   sflowtool?: true
   statistics?: true
   pcap?: string
+  force?: true
   forward: Target[]
   count?: number
   seconds?: number
@@ -77,6 +78,7 @@ export function decodeCommand(): Command {
     .option('--sflowtool', 'print lines as sflowtool -l does')
     .option('-S, --statistics', 'at the end, print what came and what is missing')
     .option('-w, --pcap <file>', 'write sampled headers as a capture: pcapng if the name ends so, else pcap')
+    .option('--force', 'write over a capture that is there already')
     .option('-f, --forward <host:port>', 'pass the datagrams on, unchanged; may be repeated', targets, [])
     .option('-c, --count <n>', 'stop after this many datagrams', positive)
     .option('-s, --seconds <n>', 'stop after this many seconds', positive)
@@ -107,7 +109,9 @@ async function decode(file: string | undefined, options: Options): Promise<numbe
     return show.status
   } catch (error) {
     if (!(error instanceof WireError) && !isSystemError(error)) throw error
-    complain(file === undefined ? error.message : `${nameOf(file)}: ${error.message}`)
+    // What was to be written names itself.
+    const isInput = file !== undefined && show !== undefined
+    complain(isInput ? `${nameOf(file)}: ${error.message}` : error.message)
     return 1
   } finally {
     await show?.close()
@@ -166,8 +170,9 @@ class Show {
 
   /** Opens what the datagrams go to. Fails with an error of the system. */
   static async open(options: Options): Promise<Show> {
+    const file = options.pcap === undefined ? undefined : openPacketFile(options.pcap, options.force === true)
+    // After the file: their sockets would hold the program when it cannot be made.
     const forwarders = await Promise.all(options.forward.map(Forwarder.open))
-    const file = options.pcap === undefined ? undefined : new PacketFile(options.pcap)
     return new Show(options, forwarders, file)
   }
 
@@ -266,6 +271,16 @@ class Show {
     const event = this.#streams.next(decoded)
     if (event !== undefined) complain(event)
     this.#out.text(this.#format === 'json' ? jsonLine(received, decoded) : textLines(received, decoded))
+  }
+}
+
+function openPacketFile(path: string, overwrite: boolean): PacketFile {
+  try {
+    return new PacketFile(path, overwrite)
+  } catch (error) {
+    if (isSystemError(error) && error.code === 'EEXIST')
+      error.message = `${path} is there already; --force writes over it`
+    throw error
   }
 }
 

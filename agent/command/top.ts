@@ -74,6 +74,7 @@ async function top(file: string | undefined, options: Options): Promise<number> 
     const { stdin, stdout } = process
     if (options.print === true || !(stdin instanceof ReadStream && stdout instanceof WriteStream)) {
       await look.print(options.seconds)
+      return look.understood() ? 0 : 1
     } else {
       await look.show(stdin, stdout)
     }
@@ -161,6 +162,18 @@ class Look {
     const { lines } = drawScreen(this.#model, this.#scene({ columns: columns || 100, rows: 40 }))
     const texts = lines.slice(0, -1).map(line => plainText(line).trimEnd())
     process.stdout.write(`${texts.join('\n').trimEnd()}\n`)
+  }
+
+  /** False when something came and nothing of it was sFlow, or a file has none; it is told then. */
+  understood(): boolean {
+    const { statistics, malformed } = this.#model
+    if (statistics.datagrams > 0 || (this.#isLive && malformed === 0)) return true
+    const what =
+      malformed > 0
+        ? `none of ${malformed} datagrams is sFlow version 5; \`weir decode\` tells why`
+        : this.#feed.note
+    process.stderr.write(`weir top: ${this.#feed.from}: ${what}\n`)
+    return false
   }
 
   #press(key: string): void {

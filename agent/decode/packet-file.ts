@@ -1,6 +1,6 @@
 /** Sampled headers as a capture that Wireshark, tshark and tcpdump read. */
 
-import { closeSync, openSync, writeSync } from 'node:fs'
+import { closeSync, openSync, statSync, writeSync } from 'node:fs'
 import { PcapngWriter, PcapWriter } from '../wire/pcap.ts'
 import { discardReason, meantDiscardReason } from '../wire/sflow/discard-reasons.ts'
 import { dataSourceType } from '../wire/sflow/enumerations.ts'
@@ -34,10 +34,14 @@ export class PacketFile {
   readonly #pieces: Uint8Array[] = []
   #waiting = 0
 
-  /** Creates the file: pcapng where its name ends so, else pcap with nanoseconds. Fails with an error of the system. */
-  constructor(path: string) {
+  /**
+   * Creates the file: pcapng where its name ends so, else pcap with nanoseconds. Fails with an error of the system, also
+   * when there is a file of that name, unless it is to be written over; devices and pipes are written to.
+   */
+  constructor(path: string, overwrite: boolean) {
     this.path = path
-    this.#descriptor = path === '-' ? 1 : openSync(path, 'w')
+    const isFile = path !== '-' && (statSync(path, { throwIfNoEntry: false })?.isFile() ?? true)
+    this.#descriptor = path === '-' ? 1 : openSync(path, isFile && !overwrite ? 'wx' : 'w')
     const put = (bytes: Uint8Array) => {
       this.#pieces.push(bytes)
       this.#waiting += bytes.length

@@ -139,6 +139,8 @@ export class Statistics implements ScanSink {
   notKept = 0
   /** What could not be decoded. */
   malformed = 0
+  /** Those that were understood. */
+  datagrams = 0
   readonly #most: Limits
   #sources = 0
   /** The stream of the datagram that is being read, and what to look it up by. */
@@ -150,6 +152,7 @@ export class Statistics implements ScanSink {
   }
 
   datagram(s: ScannedSample): void {
+    this.datagrams++
     const stream = this.#find(s)
     this.stream = stream
     if (stream === undefined) {

@@ -110,6 +110,18 @@ suite('sampled headers as a capture that tshark reads', { concurrency: false }, 
     assert.match(errors, /ENOENT/)
   })
 
+  test('a file that is there is not written over, unless that is asked for', () => {
+    const file = join(directory, 'precious.pcap')
+    writeFileSync(file, 'precious')
+    const refused = decode(['-w', file, '-'], input)
+    assert.equal(refused.status, 1)
+    assert.equal(refused.errors, `weir decode: ${file} is there already; --force writes over it\n`)
+    assert.equal(readFileSync(file, 'utf8'), 'precious')
+    assert.equal(decode(['-w', file, '--force', '-'], input).status, 0)
+    assert.deepEqual(tshark(file, ...FIELDS, 'frame.encap_type'), expected)
+    assert.equal(decode(['-w', '/dev/null', '-'], input).status, 0)
+  })
+
   test('to standard output, and not together with text', () => {
     const piped = join(directory, 'piped.pcap')
     const { stdout } = spawnSync(process.execPath, [MAIN, 'decode', '-w', '-', '-'], { input })

@@ -1,6 +1,6 @@
 /** The program in a terminal: tmux shows what a user sees, byte by byte as a terminal takes it. */
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -68,6 +68,31 @@ function terminal(
     },
   }
 }
+
+test('--print tells when nothing was understood, and fails', t => {
+  const folder = mkdtempSync(join(tmpdir(), `weir-print-${process.pid}-`))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const print = (name: string, bytes: Uint8Array) => {
+    writeFileSync(join(folder, name), bytes)
+    const args = [MAIN, 'top', '--print', join(folder, name)]
+    const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' })
+    return { status, stderr: stderr.replaceAll(folder, '') }
+  }
+  const none = 'datagrams is sFlow version 5; `weir decode` tells why'
+  assert.deepEqual(print('garbage', Buffer.alloc(100, 7)), {
+    status: 1,
+    stderr: `weir top: /garbage: none of 1 ${none}\n`,
+  })
+  assert.deepEqual(print('garbage.pcap', pcap(Buffer.alloc(100, 7), Buffer.alloc(3))), {
+    status: 1,
+    stderr: `weir top: /garbage.pcap: none of 2 ${none}\n`,
+  })
+  assert.deepEqual(print('empty.pcap', pcap()), {
+    status: 1,
+    stderr: 'weir top: /empty.pcap: no datagram to UDP port 6343\n',
+  })
+  assert.deepEqual(print('one.pcap', pcap(datagram([flow({})]))), { status: 0, stderr: '' })
+})
 
 test('a UDP port: tabs, keys, filter, pause, resize, and the terminal as it was', async context => {
   const port = await freePort()
