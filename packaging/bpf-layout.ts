@@ -8,7 +8,7 @@ import { readBtfStruct } from '../agent/wire/btf.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const OBJECTS: Readonly<Record<string, readonly string[]>> = {
-  sample: ['packet_event', 'port_rates', 'sampler_state', 'port_state', 'slot', 'constants', 'control'],
+  sample: ['packet_event', 'sampler_state', 'port_state', 'slot', 'constants', 'control'],
   drops: [
     'drop_event',
     'drop_key',

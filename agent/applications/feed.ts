@@ -20,7 +20,7 @@ export interface FeedOptions {
 }
 
 /** Bytes of a message at most, as hsflowd takes them. */
-export const MESSAGE_BYTES = 10_000
+const MESSAGE_BYTES = 10_000
 const LOOPBACK = ['127.0.0.1', '::1'] as const
 const SLOTS = 32
 const SLOT_BYTES = 10_008

@@ -107,7 +107,7 @@ function fittingLines(status: Status, before: Status, most: number, rows: number
 }
 
 /** The status as text; `before` is an earlier look, for rates; `most` rows of interfaces and of drops. */
-export function statusLines(status: Status, before: Status, most: number): string[] {
+function statusLines(status: Status, before: Status, most: number): string[] {
   const seconds = Math.max(status.agent.uptimeSeconds - before.agent.uptimeSeconds, 0.001)
   const rate = (now: number, then: number | undefined) => rateText((now - (then ?? now)) / seconds)
   return [

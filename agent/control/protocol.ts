@@ -13,10 +13,10 @@ export const CONTROL_SOCKET = '/run/weir/control.sock'
 export const REQUEST_BYTES = 65_536
 
 /** Things that can be asked for once; each answer has the thing under its own name. */
-export const QUESTIONS = ['status', 'ledger', 'interfaces', 'sources', 'collectors', 'drops'] as const
+const QUESTIONS = ['status', 'ledger', 'interfaces', 'sources', 'collectors', 'drops'] as const
 export type Question = (typeof QUESTIONS)[number]
 
-export const SAMPLE_CLASSES: readonly SampleClass[] = ['flows', 'counters', 'drops']
+const SAMPLE_CLASSES: readonly SampleClass[] = ['flows', 'counters', 'drops']
 
 /** What a subscriber wants to see. */
 export interface Wanted {
@@ -30,7 +30,7 @@ export interface Wanted {
 }
 
 /** A subscriber that says nothing gets this much at most. */
-export const DEFAULT_PER_SECOND = 10_000
+const DEFAULT_PER_SECOND = 10_000
 
 /** `id` is whatever the asker gave, to be given back with the answer; undefined when it gave none. */
 export type Request =

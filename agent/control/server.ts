@@ -32,7 +32,7 @@ export interface ControlCounts {
   lost: number
 }
 
-export const DEFAULT_GROUP = 'weir'
+const DEFAULT_GROUP = 'weir'
 const MOST_CONNECTIONS = 128
 const MOST_SUBSCRIBERS = 16
 /** Connections that ask nothing and subscribe to nothing are closed after this time. */

@@ -101,7 +101,7 @@ const CPU_TIMES = [
  * Times are summed over all CPUs, so that the milliseconds pass 2^32 soon (cpu_idle of 128 idle CPUs in nine hours):
  * they are computed in full and only then cut to 32 bits.
  */
-export function parseStat(file: TextFile, ticksPerSecond: bigint): Times {
+function parseStat(file: TextFile, ticksPerSecond: bigint): Times {
   const times: Partial<Record<(typeof CPU_TIMES)[number], number>> = {}
   let cpus = 0
   let interrupts: number | undefined
@@ -145,7 +145,7 @@ export function parseStat(file: TextFile, ticksPerSecond: bigint): Times {
 }
 
 /** `0.44 0.31 0.16 3/121 12772`: loads, runnable and all tasks, last pid. The task that reads is not counted. */
-export function parseLoadavg(file: TextFile) {
+function parseLoadavg(file: TextFile) {
   const match = /^(\d+\.\d+) (\d+\.\d+) (\d+\.\d+) (\d+)\/(\d+) /.exec(file.text)
   if (match === null) {
     const line = file.text.split('\n', 1)[0]
@@ -174,7 +174,7 @@ function uptimeMs(file: TextFile): number {
 }
 
 /** `1981.83 3701.28`: seconds since boot, idle seconds of all CPUs. */
-export function parseUptime(file: TextFile): number {
+function parseUptime(file: TextFile): number {
   const match = /^(\d+)\.\d+ /.exec(file.text)
   if (match === null) {
     const line = file.text.split('\n', 1)[0]

@@ -62,7 +62,7 @@ const PLACEHOLDER = /^([0-]+|[f-]+|03000200-0400-0500-0006-000700080009)$/
  * A UUID of version 8 (RFC 9562 §5.8): the first 16 bytes of HMAC-SHA256 over "weir host" with the 16 bytes of the
  * machine id as the key. The id itself is not to leave the machine (machine-id(5)).
  */
-export function uuidOfMachineId(machineId: string): string {
+function uuidOfMachineId(machineId: string): string {
   // Loaded here because most hosts have a UUID of their own, and OpenSSL costs four megabytes of memory.
   const { createHmac } = process.getBuiltinModule('node:crypto')
   const bytes = createHmac('sha256', Buffer.from(machineId, 'hex'))

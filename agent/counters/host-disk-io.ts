@@ -77,7 +77,7 @@ export interface DiskStats {
   readonly writeMs: bigint
 }
 
-export function parseDiskstats(file: TextFile): DiskStats[] {
+function parseDiskstats(file: TextFile): DiskStats[] {
   const disks: DiskStats[] = []
   for (const [i, line] of file.text.split('\n').entries()) {
     if (line === '') continue
@@ -108,7 +108,7 @@ const STACKED_DISK = /^(loop|ram|zram|dm-|md|bcache|drbd)/
  * The disks whose sum holds each transfer once: no partitions of a disk that is listed itself, nothing that is stacked
  * on disks or lives in memory, and of an NVMe namespace with several paths the paths, not the head above them.
  */
-export function countedDisks(all: readonly DiskStats[]): DiskStats[] {
+function countedDisks(all: readonly DiskStats[]): DiskStats[] {
   const names = new Set(all.map(disk => disk.name))
   const heads = new Set<string>()
   for (const name of names) {
@@ -143,7 +143,7 @@ function transfers(disks: readonly DiskStats[]): Omit<HostDiskIo, keyof ReturnTy
  * Mount points of the file systems on local disks: the source is a device (or an UBI volume) but no loop or RAM
  * device, and it can be written. Each device counts once however often it is mounted: by its number, not its name.
  */
-export function localFileSystems(mountinfo: TextFile): string[] {
+function localFileSystems(mountinfo: TextFile): string[] {
   const mountPoints = new Map<string, string>()
   for (const [i, line] of mountinfo.text.split('\n').entries()) {
     if (line === '') continue

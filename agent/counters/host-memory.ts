@@ -36,7 +36,7 @@ export function hostMemoryReader(
  * `mem_cached` is the page cache alone (`Cached`), `mem_shared` is tmpfs and shared memory (`Shmem`), which the
  * page cache includes. `page_in` and `page_out` count pages, whereas pgpgin and pgpgout count KiB (mm/vmstat.c).
  */
-export function parseHostMemory(meminfo: TextFile, vmstat: TextFile, pageBytes: bigint): HostMemory {
+function parseHostMemory(meminfo: TextFile, vmstat: TextFile, pageBytes: bigint): HostMemory {
   const memory = parseMeminfo(meminfo)
   const total = memory.get('MemTotal')
   if (total === undefined) throw new FileFormatError(meminfo.path, 0, 'MemTotal: missing')

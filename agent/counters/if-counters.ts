@@ -33,7 +33,7 @@ export function ifCountersReader(sources: IfCountersSources): IfCountersReader {
  *
  * A class and no closures, as is what else there is for each interface: there may be thousands.
  */
-export class IfCountersReader implements CounterReader<typeof ifCounters, ReadonlyMap<number, LinkCounters>> {
+class IfCountersReader implements CounterReader<typeof ifCounters, ReadonlyMap<number, LinkCounters>> {
   readonly record = ifCounters
   readonly #sources: IfCountersSources
   #last: Unicast | undefined

@@ -8,7 +8,7 @@ export function mib2IcmpReader(snmp: () => Promise<Snmp>): CounterReader<typeof 
 }
 
 /** The kernel writes ParmProbs where the MIB has ParamProbs. */
-export function mib2Icmp(snmp: Snmp): Mib2IcmpGroup {
+function mib2Icmp(snmp: Snmp): Mib2IcmpGroup {
   const { counter } = snmp('Icmp')
   return {
     icmpInMsgs: counter('InMsgs'),

@@ -7,7 +7,7 @@ export function mib2IpReader(snmp: () => Promise<Snmp>): CounterReader<typeof mi
   return { record: mib2IpGroup, read: async () => mib2Ip(await snmp()) }
 }
 
-export function mib2Ip(snmp: Snmp): Mib2IpGroup {
+function mib2Ip(snmp: Snmp): Mib2IpGroup {
   const { counter, gauge } = snmp('Ip')
   return {
     ipForwarding: gauge('Forwarding', 0),

@@ -9,7 +9,7 @@ export function mib2TcpReader(snmp: () => Promise<Snmp>): CounterReader<typeof m
 }
 
 /** The kernel says -1 for connections without a limit, and so does the MIB: all ones. */
-export function mib2Tcp(snmp: Snmp): Mib2TcpGroup {
+function mib2Tcp(snmp: Snmp): Mib2TcpGroup {
   const { counter, gauge } = snmp('Tcp')
   return {
     tcpRtoAlgorithm: gauge('RtoAlgorithm', 0),

@@ -7,7 +7,7 @@ export function mib2UdpReader(snmp: () => Promise<Snmp>): CounterReader<typeof m
   return { record: mib2UdpGroup, read: async () => mib2Udp(await snmp()) }
 }
 
-export function mib2Udp(snmp: Snmp): Mib2UdpGroup {
+function mib2Udp(snmp: Snmp): Mib2UdpGroup {
   const { counter } = snmp('Udp')
   return {
     udpInDatagrams: counter('InDatagrams'),

@@ -21,7 +21,7 @@ export async function readSnmp(root: string): Promise<Snmp> {
   return parseSnmp(await readTextFile(root, 'proc/net/snmp'))
 }
 
-export function parseSnmp(file: TextFile): Snmp {
+function parseSnmp(file: TextFile): Snmp {
   const groups = new Map<string, Map<string, bigint>>()
   let names: string[] | undefined
   for (const [i, line] of file.text.split('\n').entries()) {

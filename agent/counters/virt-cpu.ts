@@ -34,7 +34,7 @@ async function cpuTimeMs(files: GroupFiles): Promise<bigint | undefined> {
 }
 
 /** CPU time in microseconds from cpu.stat, lines of `name number`. */
-export function parseUsage(stat: TextFile): bigint {
+function parseUsage(stat: TextFile): bigint {
   for (const [i, line] of stat.text.split('\n').entries()) {
     const [name, value] = line.split(' ')
     if (name === 'usage_usec') return parseCounter(stat, i + 1, name, value)

@@ -97,7 +97,7 @@ export function parseIoStat(stat: TextFile): Transfers {
 }
 
 /** `8:0 Read 4096` for each device and operation; the last line is the total of all. */
-export function parseBlkio(bytes: TextFile, operations: TextFile): Transfers {
+function parseBlkio(bytes: TextFile, operations: TextFile): Transfers {
   const transfers = new Map<string, { -readonly [K in keyof Transfer]: Transfer[K] }>()
   const read = (file: TextFile, reads: keyof Transfer, writes: keyof Transfer) => {
     for (const [i, line] of file.text.split('\n').entries()) {

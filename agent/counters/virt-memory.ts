@@ -49,7 +49,7 @@ async function hierarchicalLimit(files: GroupFiles, folder: GroupFolder): Promis
 }
 
 /** The limit that holds for the group, from memory.stat of version 1; no limit is a number near 2^63. */
-export function parseHierarchicalLimit(stat: TextFile): bigint {
+function parseHierarchicalLimit(stat: TextFile): bigint {
   for (const [i, line] of stat.text.split('\n').entries()) {
     const [name, value] = line.split(' ')
     if (name === 'hierarchical_memory_limit') return parseCounter(stat, i + 1, name, value)

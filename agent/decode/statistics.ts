@@ -61,7 +61,7 @@ export class Sequence {
 }
 
 /** A data source's samples of one kind. */
-export class SourceStatistics {
+class SourceStatistics {
   readonly sequence = new Sequence()
   readonly kind: SampleKind
   readonly sourceType: number

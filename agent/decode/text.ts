@@ -181,7 +181,7 @@ function nameOf({ shape }: Kind<unknown>, code: number): string {
   return name.includes(' ') ? JSON.stringify(name) : name
 }
 
-export function sourceText({ type, index }: DataSource): string {
+function sourceText({ type, index }: DataSource): string {
   return `${dataSourceType[type] ?? `source type ${type}`} ${index}`
 }
 

@@ -102,7 +102,7 @@ export async function readKernelUnits(root: string): Promise<KernelUnits> {
  * Pairs of two 64-bit words, type and value, in host order, up to type AT_NULL
  * (include/uapi/linux/auxvec.h).
  */
-export function parseAuxiliaryVector(bytes: Uint8Array, path: string): KernelUnits {
+function parseAuxiliaryVector(bytes: Uint8Array, path: string): KernelUnits {
   const AT_PAGESZ = 6n
   const AT_CLKTCK = 17n
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)

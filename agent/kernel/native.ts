@@ -77,7 +77,7 @@ export function errnoName(errno: number): string {
 }
 
 /** Name and meaning of an errno, as `EPERM (operation not permitted)`. */
-export function errnoText(errno: number): string {
+function errnoText(errno: number): string {
   const known = getSystemErrorMap().get(-errno)
   return known === undefined ? errnoName(errno) : `${errnoName(errno)} (${known[1]})`
 }

@@ -1,7 +1,7 @@
 import { loadAddon } from './addon.ts'
 
 /** NVIDIA's library by its usual name, as the loader finds it. */
-export const NVML_LIBRARY = 'libnvidia-ml.so.1'
+const NVML_LIBRARY = 'libnvidia-ml.so.1'
 
 /** Contracts: native/nvml/nvml.c. An error is text; undefined: no memory, or no thread, for the question. */
 interface Addon {

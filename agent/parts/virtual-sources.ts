@@ -333,7 +333,7 @@ export interface RuntimeSurroundings {
 }
 
 /** The runtime of a block of the configuration; undefined without the block. Nothing is opened yet. */
-export function openRuntime(
+function openRuntime(
   name: RuntimeName,
   virtual: VirtualConfig,
   { root, uuidOf, ifIndexOf }: RuntimeSurroundings,

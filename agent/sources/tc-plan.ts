@@ -17,7 +17,7 @@ import type { Direction } from './psample-samples.ts'
  *
  * Numbers are little endian. 16 bytes are the most that the kernel takes.
  */
-export const COOKIE_BYTES = 16
+const COOKIE_BYTES = 16
 const MAGIC = 0x7269_6577
 const VERSION = 1
 

@@ -70,7 +70,7 @@ export interface Screen {
   readonly page: number
 }
 
-export const LEAST_COLUMNS = 40
+const LEAST_COLUMNS = 40
 export const LEAST_ROWS = 10
 
 const TAB_NAMES: Readonly<Record<Tab, string>> = {

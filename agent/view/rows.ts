@@ -205,7 +205,7 @@ function flowText(flow: Flow, names: Names): string {
 }
 
 /** Whether a text has all the words of the filter and none of those after `!`; case does not matter. */
-export function matcher(filter: string): (text: string) => boolean {
+function matcher(filter: string): (text: string) => boolean {
   const words = filter.toLowerCase().split(/\s+/).filter(Boolean)
   const wanted = words.filter(word => !word.startsWith('!'))
   const unwanted = words.filter(word => word.startsWith('!') && word.length > 1).map(word => word.slice(1))

@@ -18,7 +18,7 @@ import {
 /** The pods of Kubernetes, by the interface that each of its container runtimes has (CRI, runtime.v1 api.proto). */
 
 /** Sockets of the runtimes, tried in this order when none is given. */
-export const CRI_SOCKETS = [
+const CRI_SOCKETS = [
   '/run/containerd/containerd.sock',
   '/run/crio/crio.sock',
   '/run/k3s/containerd/containerd.sock',

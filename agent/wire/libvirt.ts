@@ -23,7 +23,7 @@ export const LIBVIRT_TYPE = { call: 0, reply: 1 } as const
 export const LIBVIRT_STATUS = { ok: 0, error: 1 } as const
 
 /** Longest message that libvirt sends (VIR_NET_MESSAGE_MAX). */
-export const LIBVIRT_MAX_BYTES = 33_554_432
+const LIBVIRT_MAX_BYTES = 33_554_432
 
 export interface LibvirtMessage {
   readonly program: number

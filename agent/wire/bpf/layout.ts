@@ -28,11 +28,6 @@ export const PACKET_EVENT = {
   header: 72,
 } as const
 
-export const PORT_RATES = {
-  bytes: 8,
-  rate: 0,
-} as const
-
 export const SAMPLER_STATE = {
   bytes: 48,
   packets: 0,

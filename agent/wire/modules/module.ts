@@ -24,7 +24,7 @@ export type Lane = Sfp['lanes'][number]
 
 /** Half a page: as much as the kernel gives at a time. */
 export const HALF_PAGE = 128
-export const MODULE_ADDRESS = 0x50
+const MODULE_ADDRESS = 0x50
 
 /** The lower half of page 0, which every module has. */
 export const LOWER: ModulePart = {

@@ -36,7 +36,7 @@ function hasMonitors(identification: Uint8Array): boolean {
 }
 
 /** `identification` and `diagnostics` are the lower halves (128 bytes) at A0h and A2h. */
-export function sff8472(identification: Uint8Array, diagnostics: Uint8Array): ModuleMonitors | undefined {
+function sff8472(identification: Uint8Array, diagnostics: Uint8Array): ModuleMonitors | undefined {
   if (!hasMonitors(identification)) return undefined
   const view = new DataView(diagnostics.buffer, diagnostics.byteOffset, diagnostics.length)
   const isExternal = (identification[IDENTIFICATION.monitoring]! & MONITORING.external) !== 0

@@ -34,7 +34,7 @@ function isCopper(page: DataView): boolean {
 }
 
 /** `lower` is the lower half, the others are upper halves; without page 3 the limits are 0, which is unknown. */
-export function sff8636(
+function sff8636(
   lower: Uint8Array,
   page0: Uint8Array,
   page3: Uint8Array | undefined,

@@ -197,13 +197,13 @@ export class Attributes {
 const utf8 = new TextDecoder()
 
 /** UTF-8 text of a payload up to its first NUL. Bytes that are not UTF-8 become U+FFFD. */
-export function attributeText(view: DataView, attribute: Attribute): string {
+function attributeText(view: DataView, attribute: Attribute): string {
   const bytes = attributeBytes(view, attribute)
   const nul = bytes.indexOf(0)
   return utf8.decode(nul < 0 ? bytes : bytes.subarray(0, nul))
 }
 
 /** A window on a payload, not a copy. */
-export function attributeBytes(view: DataView, attribute: Attribute): Uint8Array {
+function attributeBytes(view: DataView, attribute: Attribute): Uint8Array {
   return new Uint8Array(view.buffer, view.byteOffset + attribute.start, attribute.end - attribute.start)
 }

@@ -11,7 +11,7 @@ import type { CounterRecord, Declaration, FlowRecord } from './record.ts'
 import { counterRecords, flowRecords, sampleTypes } from './registry.ts'
 import { countersSample, countersSampleExpanded, flowSample, flowSampleExpanded } from './samples.ts'
 
-export const SFLOW_VERSION = 5
+const SFLOW_VERSION = 5
 /** UDP port of collectors. */
 export const SFLOW_PORT = 6343
 
