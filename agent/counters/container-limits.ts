@@ -4,6 +4,7 @@
  */
 
 import { join } from 'node:path'
+import { type ControlGroup, parseProcessGroups } from '../kernel/cgroup.ts'
 import { FileFormatError, parseCounter, readTextFileIfAny } from '../kernel/files.ts'
 
 /** What is undefined is not limited, or not known. Bytes. */
@@ -88,15 +89,10 @@ async function layoutOf(root: string): Promise<Layout | undefined> {
   return memory !== undefined && memory === initMemory ? VERSION_1 : undefined
 }
 
-/** Path of the group by controller, as /proc/PID/cgroup has them; of version 2 the controller is empty. */
-async function groupsOf(root: string, process: string): Promise<ReadonlyMap<string, string>> {
+/** Path of the group by controller; of version 2 the controller is empty. */
+async function groupsOf(root: string, process: string): Promise<ControlGroup> {
   const file = await readTextFileIfAny(root, `proc/${process}/cgroup`)
-  const groups = new Map<string, string>()
-  for (const line of file?.text.split('\n') ?? []) {
-    const [, controllers, path] = /^\d+:([^:]*):(.*)$/.exec(line) ?? []
-    for (const controller of controllers?.split(',') ?? []) groups.set(controller, path!)
-  }
-  return groups
+  return file === undefined ? new Map() : parseProcessGroups(file)
 }
 
 async function readLimits(root: string, layout: Layout): Promise<ContainerLimits> {
