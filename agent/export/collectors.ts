@@ -179,6 +179,8 @@ class Collector {
   #problem: string | undefined
   /** When the network first, and last, reported that datagrams do not arrive. */
   #unreachable: { readonly sinceMs: number; lastMs: number } | undefined
+  /** The address that it was reported of. */
+  #reportedOf: string | undefined
   /** Errors by name when they were last told of. */
   readonly #told = new Map<string, number>()
 
@@ -293,6 +295,7 @@ class Collector {
   /** Datagrams leave, and the network says that they do not get there: nobody listens at the port, for example. */
   #unheard(socket: DatagramSocket): void {
     const now = performance.now()
+    this.#reportedOf = this.#address
     if (this.#unreachable === undefined) this.#unreachable = { sinceMs: now, lastMs: now }
     else this.#unreachable.lastMs = now
     this.#tell('do not arrive', socket.reports)
@@ -333,8 +336,9 @@ class Collector {
       this.#close()
       this.#socket = socket
       this.#address = address
-      this.#problem = undefined
-      this.#unreachable = undefined
+      // Those of another address are another matter.
+      if (address !== this.#reportedOf) this.#unreachable = undefined
+      if (this.#unreachable === undefined) this.#problem = undefined
       this.#told.clear()
       this.#measured(socket)
     } catch (error) {

@@ -14,6 +14,9 @@ const IPV6 = { level: 41, mtuDiscover: 23, mtu: 24, receiveErrors: 25, headerByt
 const PMTUDISC_WANT = 1
 const PMTUDISC_DO = 2
 
+/** Reports come while datagrams are sent: as often another one may be in the way of the same datagram. */
+const MOST_TRIES = 3
+
 /** Room for several hundred datagrams: the kernel charges over two kilobytes for each. */
 const SEND_BYTES = 1 << 20
 
@@ -89,7 +92,7 @@ export class UdpSender {
     this.#socket = socket
     this.#protocol = protocol
     this.#fragment(PMTUDISC_DO)
-    // Without it a connected socket is told of closed ports alone. The queue of errors stays unread: the next send has it.
+    // Without it a connected socket is told of closed ports alone. A send that fails of a report reads all of them away.
     socket.setOption(protocol.level, protocol.receiveErrors, 1, 'set IP_RECVERR')
     this.mostBytes = this.#pathBytes()
     this.sendBuffer = sendBuffer
@@ -104,26 +107,28 @@ export class UdpSender {
   send(memory: ArrayBuffer, spans: Int32Array, count: number): number {
     let sent = 0
     let next = 0
-    // The error that may belong to an earlier datagram: 0, or the errno of the first try to send number `next`.
+    // Errors that may belong to earlier datagrams: how often number `next` was tried in vain, and the last errno.
+    let tries = 0
     let suspected = 0
     while (next < count) {
       const result = this.#socket.sendBatch(memory, spans, next, count - next)
       if (result > 0) {
-        if (suspected !== 0) add(this.#reports, suspected, 1)
-        suspected = 0
+        if (tries > 0) add(this.#reports, suspected, tries)
+        tries = 0
         for (const end = next + result; next < end; next++) this.bytes += spans[next * 2 + 1]!
         sent += result
       } else if (-result === EMSGSIZE && this.#sendInFragments(memory, spans, next)) {
         this.bytes += spans[next * 2 + 1]!
         sent++
         next++
-      } else if (suspected === 0 && -result !== EAGAIN) {
+      } else if (tries < MOST_TRIES && -result !== EAGAIN) {
+        tries++
         suspected = -result
       } else {
         // A datagram that is too long is alone to blame; anything else would befall the rest, too.
         const lost = -result === EMSGSIZE ? 1 : count - next
         add(this.#errors, -result, lost)
-        suspected = 0
+        tries = 0
         next += lost
       }
     }

@@ -8,6 +8,23 @@
 #include <sys/socket.h>
 
 #define BATCH 64
+#define MOST_REPORTS 1024
+
+/*
+ * Reads away what waits in the queue of errors (IP_RECVERR). The send that failed has told of it; unread, the queue
+ * fills, and the kernel drops packets because of it. errno stays.
+ */
+static void clear_reports(int fd)
+{
+	struct msghdr message = { 0 };
+	int error = errno;
+
+	for (int i = 0; i < MOST_REPORTS; i++) {
+		if (recvmsg(fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+			break;
+	}
+	errno = error;
+}
 
 /*
  * (handle, ArrayBuffer, Int32Array of offset and length alternating, first datagram, count) → datagrams sent, which
@@ -52,8 +69,11 @@ napi_value send_batch_call(napi_env env, napi_callback_info info)
 			messages[i].msg_hdr.msg_iovlen = 1;
 		}
 		taken = sendmmsg(socket->fd, messages, batch, MSG_DONTWAIT | MSG_NOSIGNAL);
-		if (taken < 0)
+		if (taken < 0) {
+			if (errno != EAGAIN)
+				clear_reports(socket->fd);
 			return give_int(env, sent > 0 ? sent : -errno);
+		}
 		sent += taken;
 		if (taken < batch)
 			break;
