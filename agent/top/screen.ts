@@ -221,8 +221,8 @@ function footer(model: TrafficModel, { choices, note, size }: Scene): Line {
 
 function helpLines({ size }: Scene): Line[] {
   const rows: readonly (readonly [string, string])[] = [
-    ['1 to 5, Tab, ← →', 'flows, drops, queues and delays, interfaces, agents and collectors'],
-    ['k, K', 'group flows by 5-tuple, addresses, port, interfaces, VLAN, MACs, agent'],
+    ['1 to 5, Tab, ← →', 'flows, drops, queues, interfaces, agents and collectors'],
+    ['k, K', 'group flows by addresses, ports, interfaces, VLAN, …'],
     ['s, S', 'sort by the next, the previous column'],
     ['/', 'show only rows with these words; !word leaves rows out'],
     ['Esc', 'take the filter away'],
@@ -232,9 +232,10 @@ function helpLines({ size }: Scene): Line[] {
     ['q, Ctrl-C', 'quit'],
   ]
   const notes = [
-    'Rates of flows are estimated from samples: each stands for as many packets as its',
-    'sampling rate says. ± is the error at 95 %, 196 √(1/n) % for n samples. A packet',
-    'that passes two sampled interfaces counts once. Drops are counted as reported.',
+    'Rates of flows are estimated from samples: each stands for as many packets',
+    'as its sampling rate says. ± is the error at 95 %: 196 √(1/n) % for n samples.',
+    'A packet that passes two sampled interfaces counts once. Drops are counted',
+    'as they are reported.',
   ]
   return [
     [span(' '.repeat(size.columns))],

@@ -98,6 +98,8 @@ export class Browser {
       deviceScaleFactor: 1,
       mobile: phone,
     })
+    // A picture of the whole page has none, and would be narrower than what was laid out.
+    await this.command('Emulation.setScrollbarsHidden', { hidden: true })
     const features = [{ name: 'prefers-color-scheme', value: dark ? 'dark' : 'light' }]
     await this.command('Emulation.setEmulatedMedia', { features })
     await this.command('Page.navigate', { url })

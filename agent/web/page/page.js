@@ -243,7 +243,7 @@ function showFlows({ flows, total }) {
 function showDrops({ drops }) {
   const columns = [
     ['reason', ''],
-    ['in', ''],
+    ['where', 'name'],
     ['rate', 'number'],
     ['packets', 'number narrow-out'],
     ['last', 'number'],
@@ -251,7 +251,8 @@ function showDrops({ drops }) {
   const rows = drops.map(row => {
     const reason = element('span', '', row.detail === '' ? row.reason : `${row.reason} (${row.detail})`)
     reason.title = [row.place, row.lastPacket].filter(Boolean).join('\n')
-    return [reason, row.input, perSecond(row.perSecond), scaled(row.packets, ''), age(row.ageSeconds)]
+    const where = row.output === '' ? row.input : `${row.input} → ${row.output}`.trim()
+    return [reason, where, perSecond(row.perSecond), scaled(row.packets, ''), age(row.ageSeconds)]
   })
   fillTable(id('dropped'), columns, rows, 'no dropped packet was reported')
 }
@@ -277,8 +278,11 @@ function showInterfaces({ ports, past }) {
     const facts = [
       element('span', 'first', `in ${bits(inBits)}`),
       element('span', 'second', `out ${bits(outBits)}`),
-      element('span', '', speed > 0 ? `${part(utilisation)} of ${bits(speed)}` : ''),
-      element('span', errors + discards > 0 ? 'bad' : '', `${errors} errors, ${discards} drops`),
+      element(
+        'span',
+        errors + discards > 0 ? 'more bad' : 'more',
+        `${speed > 0 ? `${part(utilisation)} of ${bits(speed)}, ` : ''}${errors} errors, ${discards} drops`,
+      ),
     ]
     return { key, title: up ? name : `${name} (down)`, facts }
   })
@@ -308,7 +312,9 @@ function drawBoth(canvas, depth, delay) {
     'scaled',
     (series.get(delay) ?? []).map(value => (value === null ? null : value * factor)),
   )
-  draw(canvas, [depth, 'scaled'], () => `peak ${bytes(most)}, ${duration(longest)}`)
+  const isKnown = name => (series.get(name) ?? []).some(value => value !== null)
+  const peaks = [...(isKnown(depth) ? [bytes(most)] : []), ...(isKnown(delay) ? [duration(longest)] : [])]
+  draw(canvas, [depth, 'scaled'], () => `peak ${peaks.join(', ')}`)
 }
 
 // The connection ----------------------------------------------------------------------------------------------
