@@ -239,7 +239,7 @@ describe('interface counters', { skip: inGuest ? false : 'in a virtual machine o
     const poller = new Poller({
       ledger,
       // An emulated machine that shares its processors: late is not lost.
-      timeoutMs: 5000,
+      timeoutMs: 60_000,
       onFailure: ({ reader, error }) => {
         const text = `${reader}: ${error.message}`
         failures.set(text, (failures.get(text) ?? 0) + 1)
