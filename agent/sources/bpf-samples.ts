@@ -137,6 +137,7 @@ export class BpfSamples {
   #chosenBefore = 0
   readonly #notFollowed: Loss
   readonly #lostSight: Loss
+  readonly #noDepth: Loss
   readonly #dropped: Loss
   /** The packets that are being followed, in memory that the programs write, too; undefined when none is. */
   readonly #slots:
@@ -204,6 +205,10 @@ export class BpfSamples {
     this.#lostSight = loss(
       'lost-sight',
       'samples without transit: cloned, redirected, held for long, or unmarked by a tc program of others',
+    )
+    this.#noDepth = loss(
+      'no-depth',
+      'samples with their output and no queue depth: the kernel ran no program when they were queued (bpf/README.md)',
     )
     this.#dropped = loss(
       'dropped',
@@ -472,6 +477,7 @@ export class BpfSamples {
     }
     const followed = view.getUint8(offset + PACKET_EVENT.followed)
     const isQueued = (followed & FOLLOWED.queued) !== 0
+    if (isQueued && (followed & FOLLOWED.depth) === 0) this.#noDepth.count += chosen
     const isLocal = isForgotten && !isQueued && (followed & FOLLOWED.local) !== 0
     sample.egressQueue = isQueued ? view.getUint16(offset + PACKET_EVENT.outputQueue, true) : ABSENT
     sample.queueDepthBytes =
