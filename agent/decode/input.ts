@@ -34,8 +34,9 @@ export interface ListenAddress {
 /** Bytes of socket buffer asked for, so that a burst finds room while a datagram is printed. */
 const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 
-/** Datagrams that may wait for whoever prints them; what comes beyond is lost, and told. */
+/** Datagrams, and their bytes, that may wait for whoever prints them; what comes beyond is lost, and told. */
 const MOST_WAITING = 8192
+const MOST_WAITING_BYTES = 32 * 1024 * 1024
 
 /** Datagrams sent to a UDP port, until `signal` is aborted. `listening` is told the address in use. */
 export async function* fromUdp(
@@ -45,13 +46,15 @@ export async function* fromUdp(
 ): Input {
   const socket = await openSocket(listen)
   let waiting: (Received | Lost)[] = []
+  let waitingBytes = 0
   let lost = 0
   let failure: Error | undefined
   let wake = () => {}
   socket.on('message', (bytes, sender) => {
-    if (waiting.length >= MOST_WAITING) {
+    if (waiting.length >= MOST_WAITING || waitingBytes + bytes.length > MOST_WAITING_BYTES) {
       lost++
     } else {
+      waitingBytes += bytes.length
       const from = endpoint(sender.address.replace(/^::ffff:/, ''), sender.port)
       waiting.push({ bytes, from, time: BigInt(Date.now()) * 1_000_000n })
       wake()
@@ -76,6 +79,7 @@ export async function* fromUdp(
       }
       const batch = waiting
       waiting = []
+      waitingBytes = 0
       if (lost > 0)
         batch.push({ from: name, reason: `${lost} datagrams lost: more came than could be shown` })
       lost = 0

@@ -49,16 +49,16 @@ export class TextBuffer {
   readonly #sink: TextSink
   /** Before a word is written, what there is must not be longer. */
   readonly #full: number
-  #bytes: Uint8Array<ArrayBuffer>
+  #bytes: Buffer<ArrayBuffer>
   #view: DataView
   #length = 0
   /** Those that were given back. */
-  readonly #free: Uint8Array<ArrayBuffer>[] = []
+  readonly #free: Buffer<ArrayBuffer>[] = []
 
   constructor(sink: TextSink, bytes = 1 << 17) {
     this.#sink = sink
     this.#full = bytes - ROOM - SLACK
-    this.#bytes = new Uint8Array(bytes)
+    this.#bytes = Buffer.from(new ArrayBuffer(bytes))
     this.#view = new DataView(this.#bytes.buffer)
   }
 
@@ -91,15 +91,11 @@ export class TextBuffer {
 
   /** Text of any length and kind, without what a terminal would obey being taken out. */
   text(text: string): void {
-    const encoded = Buffer.from(text)
-    if (encoded.length > ROOM) {
-      this.flush()
-      this.#sink(encoded, () => {})
-      return
-    }
-    this.#need()
-    this.#bytes.set(encoded, this.#length)
-    this.#length += encoded.length
+    // Of UTF-16 to UTF-8.
+    const most = text.length * 3
+    if (this.#length + most > this.#full) this.flush()
+    if (most > this.#full) this.#sink(Buffer.from(text), () => {})
+    else this.#length += this.#bytes.write(text, this.#length)
   }
 
   /** A whole number from 0 to 2^32-1. */
@@ -190,7 +186,7 @@ export class TextBuffer {
     if (this.#length === 0) return
     const bytes = this.#bytes
     this.#sink(bytes.subarray(0, this.#length), () => void this.#free.push(bytes))
-    this.#bytes = this.#free.pop() ?? new Uint8Array(bytes.length)
+    this.#bytes = this.#free.pop() ?? Buffer.from(new ArrayBuffer(bytes.length))
     this.#view = new DataView(this.#bytes.buffer)
     this.#length = 0
   }

@@ -171,6 +171,8 @@ const TREACHEROUS = /[\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069
 
 /** JSON text in which terminals find nothing to obey: control characters, and those that turn the direction of text. */
 export function harmless(json: string): string {
+  // Text of ASCII alone, which most is, is known by its length in bytes: to look for that is many times quicker.
+  if (Buffer.byteLength(json) === json.length && !json.includes('\u007f')) return json
   return json.replace(TREACHEROUS, character => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }
 
