@@ -18,6 +18,8 @@ export interface NflogOptions {
   readonly namespace?: string | undefined
   /** Receive buffer to ask for, bytes. */
   readonly receiveBytes?: number
+  /** How often a refused group is tried again, milliseconds; default 10 s. */
+  readonly retryMs?: number
 }
 
 export type NflogState = 'stopped' | 'refused' | 'listening'
@@ -31,7 +33,6 @@ const BUFFER_BYTES = 16_384
 const SLOT_BYTES = 65_536
 const TIMEOUT = 10
 const THRESHOLD = 64
-/** How often a refused group is tried again. */
 const RETRY_MS = 10_000
 
 export class NflogSource {
@@ -87,7 +88,8 @@ export class NflogSource {
 
   /** To be called every second or so. A refusal may end: a module is loaded, the other program goes. */
   poll(): void {
-    if (this.state === 'refused' && performance.now() - this.#triedMs > RETRY_MS) void this.#retry()
+    const { retryMs = RETRY_MS } = this.#options
+    if (this.state === 'refused' && performance.now() - this.#triedMs > retryMs) void this.#retry()
     const problem = this.#options.samples.takeProblem()
     if (problem !== undefined)
       this.#limited.line('malformed', held => this.#log.warn({ held }, `malformed message: ${problem}`))

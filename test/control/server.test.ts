@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
 import { ControlClient, NoAgentError } from '../../agent/control/client.ts'
-import { line, readRequest } from '../../agent/control/protocol.ts'
+import { line, REQUEST_BYTES, readRequest } from '../../agent/control/protocol.ts'
 import { ControlServer } from '../../agent/control/server.ts'
 import type { TapSink } from '../../agent/control/stream.ts'
 import { createLogger } from '../../agent/health/log.ts'
@@ -207,6 +207,14 @@ test('an answer serves all who ask at about the same time', async t => {
   const answers = await Promise.all(clients.flatMap(client => [client.ask('status'), client.ask('status')]))
   const asked = answers.map(answer => (answer as { asked: number }).asked)
   assert.ok(Math.max(...asked) < 20, `${Math.max(...asked)} answers were made for 40 questions`)
+})
+
+test('a request is limited in bytes, not characters', async t => {
+  const { socket } = await serve(t)
+  const { socket: wire, got } = await connection(t, socket)
+  wire.write(`{"ask":"${'€'.repeat(REQUEST_BYTES / 2)}"}\n`)
+  const [line] = await got(1)
+  assert.equal(errorOf(line).code, 'too-long')
 })
 
 test('a request without an end is refused', async t => {
