@@ -11,6 +11,8 @@ import { cpuSeconds, sendFor } from './load.ts'
 import { report } from './measure.ts'
 
 const SECONDS = 5
+/** Long enough for the code that is hot to be compiled, on a busy machine too. */
+export const WARM_UP_SECONDS = 6
 const PACKETS_PER_SECOND = 200_000
 const FRAME_BYTES = 100
 const COLLECTOR_PORT = 6343
@@ -110,8 +112,7 @@ async function run(scope: Scope, lab: Lab, bundle: readonly string[], options: R
   if (options.statistics) writeFileSync(STATISTICS, '1')
   try {
     await agent.line(/^running$/)
-    // Long enough for the code that is hot to be compiled.
-    await send(lab, options.packetsPerSecond, 2)
+    await send(lab, options.packetsPerSecond, WARM_UP_SECONDS)
     await sleep(300)
     const pid = agent.child.pid!
     const before = await agent.status()

@@ -12,6 +12,7 @@ import { AF_INET, internetAddress } from '../../agent/kernel/sockaddr.ts'
 import { ip, type Lab, linkCounts, makeLab, type Scope, until } from '../support/lab.ts'
 import { ip4Header } from '../support/packets.ts'
 import { builtAgent } from './agent.ts'
+import { WARM_UP_SECONDS } from './bpf.ts'
 import { cpuSeconds, sendFor } from './load.ts'
 
 const SECONDS = 5
@@ -66,8 +67,7 @@ async function compare(scope: Scope, { name, start }: Peer): Promise<void> {
   scope.after(() => rmSync(folder, { recursive: true, force: true }))
   const collector = countSamples(scope, lab)
   await start(scope, lab, folder)
-  // Long enough for hot code to be compiled.
-  await send(lab, PACKETS_PER_SECOND, 2)
+  await send(lab, PACKETS_PER_SECOND, WARM_UP_SECONDS)
   await sleep(1500)
   for (const packetsPerSecond of [PACKETS_PER_SECOND, Number.POSITIVE_INFINITY]) {
     const before = { samples: collector.samples, cpu: cpuOf(lab), passed: passedOn(lab) }
