@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { endpoint } from '../wire/packet.ts'
 import type { CidrRule, Config, ListenAddress, PcapConfig, TcConfig } from './config.ts'
 import { speedName } from './sampling-rate.ts'
+import { type Entries, settings } from './settings.ts'
 
 export interface Difference {
   /** A setting as the file names it, `sampling.10G`, `collector main.udpport`, or a whole block, `psample`. */
@@ -86,13 +87,22 @@ function compare(name: string, before: Node | undefined, after: Node | undefined
   return a === b ? [] : [{ name, before: a, after: b }]
 }
 
-/** A whole block as the file could have it, on one line. */
+/** A whole block as the file could have it, on one line, without what is the default anyway. */
 function textOf(block: string, node: Node | undefined): string | undefined {
   if (!(node instanceof Map)) return node as string | undefined
-  const settings = [...node].map(
-    ([name, value]) => `${name} = ${SECRETS.has(`${block}.${name}`) ? '…' : value} `,
-  )
-  return `{ ${settings.join('')}}`
+  const given = [...node].filter(([name, value]) => value !== defaultOf(block, name))
+  const words = given.map(([name, value]) => `${name} = ${SECRETS.has(`${block}.${name}`) ? '…' : value} `)
+  return `{ ${words.join('')}}`
+}
+
+/** As text; `block` may have what tells it from others behind its name. */
+function defaultOf(block: string, name: string): string | undefined {
+  const entries: Entries = settings
+  const entry = entries[block.split(' ')[0]!]
+  const inner = entry?.form === 'block' ? (entry.entries as Entries)[name] : undefined
+  if (inner?.form !== 'setting' || inner.initial === undefined) return undefined
+  const reading = inner.kind.read(inner.initial)
+  return 'value' in reading ? valueText(reading.value) : undefined
 }
 
 function nodesOf(config: Config): Map<string, Node> {
