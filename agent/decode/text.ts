@@ -90,8 +90,9 @@ function headerLines(value: SampledHeader): string[] {
 /** On one line with the name where it fits, else on lines below. */
 function recordText(record: Declaration, value: unknown): string[] {
   const below = valueLines('      ', record.fields, value)
-  const line = `    ${record.name} ${below.map(text => text.trim()).join(' ')}`
-  return below.length <= 1 && line.length <= WIDTH ? [line] : [`    ${record.name}`, ...below]
+  if (below.length > 1) return [`    ${record.name}`, ...below]
+  const line = `    ${record.name} ${(below[0] ?? '').trim()}`
+  return line.length <= WIDTH ? [line] : [`    ${record.name}`, ...below]
 }
 
 /** Fields as `name=value`, folded; of a list of structures each on lines of its own. */
@@ -102,7 +103,8 @@ function valueLines(indent: string, fields: Fields, value: unknown): string[] {
     if (line !== '') lines.push(indent + line)
     line = ''
   }
-  for (const [name, field] of Object.entries(value as object)) {
+  for (const name of Object.keys(value as object)) {
+    const field = (value as Record<string, unknown>)[name]
     const { shape } = fields[name]!
     if (shape.type === 'list' && shape.element.shape.type === 'struct') {
       close()

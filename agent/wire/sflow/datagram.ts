@@ -72,23 +72,24 @@ export function decodeDatagram(bytes: Uint8Array): DecodedDatagram {
 const FATAL: ReadonlySet<WireErrorCode> = new Set(['length', 'count', 'address-type'])
 
 function readSample(reader: Reader, number: number): SampleBlock {
-  const { declaration, body, ...place } = readBlock(reader, sampleTypes, 'sample', number)
-  if (declaration === undefined) return { ...place, raw: body.rest() }
+  const { declaration, body, enterprise, format, offset } = readBlock(reader, sampleTypes, 'sample', number)
+  if (declaration === undefined) return { enterprise, format, offset, raw: body.rest() }
   const start = body.offset
   let value: unknown
   try {
     value = declaration.read(body)
   } catch (error) {
-    return { ...place, raw: rawAfter(error, body, start) }
+    return { enterprise, format, offset, raw: rawAfter(error, body, start) }
   }
   const records: RecordBlock[] = []
   if (declaration.records !== undefined) {
     const known = declaration.records === 'flow' ? flowRecords : counterRecords
     const count = readCount(body, 'records', 8)
     for (let i = 1; i <= count; i++) records.push(readRecord(body, known, i))
-    checkRecords(body, declaration.records, records, place.offset)
+    checkRecords(body, declaration.records, records, offset)
   }
-  return { sample: declaration, value, records, offset: place.offset, ...tailOf(body) }
+  const block = { sample: declaration, value, records, offset }
+  return body.left === 0 ? block : { ...block, tail: tailOf(body) }
 }
 
 function readRecord(
@@ -96,14 +97,14 @@ function readRecord(
   known: ReadonlyMap<number, FlowRecord | CounterRecord>,
   number: number,
 ): RecordBlock {
-  const { declaration, body, ...place } = readBlock(reader, known, 'record', number)
-  if (declaration === undefined) return { ...place, raw: body.rest() }
+  const { declaration, body, enterprise, format, offset } = readBlock(reader, known, 'record', number)
+  if (declaration === undefined) return { enterprise, format, offset, raw: body.rest() }
   const start = body.offset
   try {
-    const value = declaration.read(body)
-    return { record: declaration, value, offset: place.offset, ...tailOf(body) }
+    const block = { record: declaration, value: declaration.read(body), offset }
+    return body.left === 0 ? block : { ...block, tail: tailOf(body) }
   } catch (error) {
-    return { ...place, raw: rawAfter(error, body, start) }
+    return { enterprise, format, offset, raw: rawAfter(error, body, start) }
   }
 }
 
@@ -115,13 +116,16 @@ function readBlock<D extends Declaration>(
   number: number,
 ): { declaration: D | undefined; body: Reader; enterprise: number; format: number; offset: number } {
   const offset = reader.offset
-  const word = reader.u32(`format of ${what} ${number}`)
+  // Most are there: the names of what is missing are not put together for nothing.
+  const isThere = reader.left >= 8
+  const word = reader.u32(isThere ? 'format' : `format of ${what} ${number}`)
   const enterprise = word >>> 12
   const format = word & 0xfff
   const lengthAt = reader.offset
-  const length = reader.u32(`length of ${what} ${number}`)
+  const length = reader.u32(isThere ? 'length' : `length of ${what} ${number}`)
   const declaration = known.get(word)
-  const step = `${declaration?.name ?? `${what} ${enterprise}:${format}`}${what === 'sample' ? ` ${number}` : ''}`
+  const name = declaration?.name ?? `${what} ${enterprise}:${format}`
+  const step = what === 'sample' ? `${name} ${number}` : name
   const body = reader.part(step, Math.min(reader.offset + padded(length), reader.end))
   if (length > reader.left) {
     throw body.fail('length', `length is ${length}, ${reader.left} bytes left`, lengthAt)
@@ -140,10 +144,9 @@ function rawAfter(error: unknown, body: Reader, start: number): Uint8Array {
   return body.rest()
 }
 
-function tailOf(body: Reader): { tail?: Uint8Array } {
-  if (body.left === 0) return {}
+function tailOf(body: Reader): Uint8Array {
   body.warn('longer', `${body.left} bytes follow the last known field`, body.offset)
-  return { tail: body.rest() }
+  return body.rest()
 }
 
 /** Records that stand for the packet or the transaction a flow sample is about. */
