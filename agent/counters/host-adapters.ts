@@ -27,8 +27,8 @@ export function hostAdaptersOf(interfaces: Iterable<Adapter>): HostAdapters {
   const hasDevice = all.some(({ kind, loopback }) => kind === undefined && !loopback)
   const chosen = all
     .filter(({ adminUp, switchId }) => adminUp && switchId === undefined)
-    .filter(({ mac }) => mac !== undefined && MAC.test(mac) && mac !== '00:00:00:00:00:00')
     .filter(({ kind, linkNetnsId }) => kind !== 'veth' || (!hasDevice && linkNetnsId !== undefined))
+    .filter(({ mac }) => mac !== undefined && MAC.test(mac) && mac !== '00:00:00:00:00:00')
     .sort((a, b) => a.ifIndex - b.ifIndex)
     .slice(0, MOST_ADAPTERS)
   return { adapters: chosen.map(({ ifIndex, mac }) => ({ ifIndex, mac_address: [mac!] })) }

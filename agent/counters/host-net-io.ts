@@ -71,26 +71,33 @@ export interface DeviceCounters {
   readonly dropsOut: bigint
 }
 
+const HEADINGS = 2
+
 /**
  * Two lines of headings, then `name: ` and 8 numbers for each direction. Of the devices that are not `counted` nothing
  * but the name is looked at: a host can have thousands of them.
  */
 export function parseNetDev(file: TextFile, counted: ReadonlySet<string>): DeviceCounters[] {
   const devices: DeviceCounters[] = []
-  for (const [i, line] of file.text.split('\n').entries()) {
-    if (i < 2 || line === '') continue
-    const colon = line.lastIndexOf(':')
-    if (colon < 0) {
-      throw new FileFormatError(file.path, i + 1, `expected a device name and a colon, got "${line}"`)
+  const { text } = file
+  for (let start = 0, end = 0, number = 1; start < text.length; start = end + 1, number++) {
+    end = text.indexOf('\n', start)
+    if (end < 0) end = text.length
+    if (number <= HEADINGS || end === start) continue
+    // The name of a device may contain a colon.
+    const colon = text.lastIndexOf(':', end)
+    if (colon < start) {
+      const line = text.slice(start, end)
+      throw new FileFormatError(file.path, number, `expected a device name and a colon, got "${line}"`)
     }
-    const name = line.slice(0, colon).trim()
+    const name = text.slice(start, colon).trim()
     if (!counted.has(name)) continue
-    const words = line
-      .slice(colon + 1)
+    const words = text
+      .slice(colon + 1, end)
       .trim()
       .split(/\s+/)
     const field = (column: number, what: string) =>
-      parseCounter(file, i + 1, `${name}: ${what}`, words[column])
+      parseCounter(file, number, `${name}: ${what}`, words[column])
     devices.push({
       name,
       bytesIn: field(0, 'bytes received'),

@@ -11,12 +11,14 @@ import type { QdiscStats } from '../wire/netlink/qdisc-stats.ts'
 import { getLink, type Link, readLink } from '../wire/netlink/rt-link.ts'
 import {
   getStats,
+  getStatsOfEach,
   type InterfaceStats,
   type LinkCounters,
   type LinkStats64,
   readLinkCounters,
   readStats,
   type StatsWanted,
+  statsIfIndex,
 } from '../wire/netlink/rt-stats.ts'
 import { Questions } from './questions.ts'
 import { qdiscsOf } from './queues.ts'
@@ -78,8 +80,12 @@ export class InterfaceStatistics {
   /** The counters of many links by ifIndex, those of 64 in one instant. */
   readonly links: BulkQuestion<ReadonlyMap<number, LinkCounters>> = {
     ask: async indexes => {
-      const questions = indexes.map(ifIndex => getStats(ifIndex, ['link64']))
-      return new Map(await this.#route.askAll(questions, readLinkCounters))
+      const links = new Map<number, LinkCounters>()
+      const question = (some: readonly number[]) => getStatsOfEach(some, ['link64'])
+      await this.#route.askAll(indexes, question, answer => {
+        links.set(statsIfIndex(answer), readLinkCounters(answer))
+      })
+      return links
     },
   }
 

@@ -41,19 +41,22 @@ export class Questions {
   }
 
   /**
-   * What `read` makes of the answers to all these, each read where it was received; those that there is no answer to are
-   * left out, as ask() would. Rejects when one is refused for another reason, or cannot be read.
+   * Asks about all of `subjects`: `ask` makes the questions about some of them, one behind the other, and `read` takes each
+   * answer where it was received. Those that there is no answer to are left out, as ask() would. Rejects when one is
+   * refused for another reason, or cannot be read.
    */
-  async askAll<T>(messages: readonly Uint8Array[], read: (answer: Message) => T): Promise<T[]> {
-    const known: T[] = []
-    for (let first = 0; first < messages.length; first += MOST_AT_ONCE) {
-      const some = messages.slice(first, first + MOST_AT_ONCE)
-      for (const answer of await this.#socket.requestEachInPlace(some, read, this.#operation)) {
-        if (!(answer instanceof NetlinkError)) known.push(answer)
-        else if (!ABSENT.has(answer.code)) throw answer
+  async askAll<T>(
+    subjects: readonly T[],
+    ask: (some: readonly T[]) => Uint8Array<ArrayBuffer>,
+    read: (answer: Message) => void,
+  ): Promise<void> {
+    for (let first = 0; first < subjects.length; first += MOST_AT_ONCE) {
+      const some = subjects.slice(first, first + MOST_AT_ONCE)
+      const answers = await this.#socket.requestEachInPlace(ask(some), some.length, read, this.#operation)
+      for (const answer of answers) {
+        if (answer instanceof NetlinkError && !ABSENT.has(answer.code)) throw answer
       }
     }
-    return known
   }
 
   /** One question about all of them. */

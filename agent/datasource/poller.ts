@@ -318,14 +318,15 @@ export class Poller {
       this.#missed.count += source.readers.length
       return
     }
-    const asked = source.readers.find(({ reader, isPending }) => !isPending && reader.bulk !== undefined)
-    const question = asked?.reader.bulk
-    if (asked === undefined || question === undefined) this.#poll(source)
-    else {
+    for (const asked of source.readers) {
+      const question = asked.isPending ? undefined : asked.reader.bulk
+      if (question === undefined) continue
       const others = together.get(question)
       if (others === undefined) together.set(question, [{ source, asked }])
       else others.push({ source, asked })
+      return
     }
+    this.#poll(source)
   }
 
   /** Asks for all of them at once. Each is polled when the answer is there, or without it. Does not reject. */
@@ -403,7 +404,8 @@ export class Poller {
     if (!this.#isRunning || !this.#isThere(source)) return
     const records: { record: CounterReader['record']; value: unknown }[] = []
     let isContinuous = true
-    for (const [i, value] of values.entries()) {
+    for (let i = 0; i < values.length; i++) {
+      const value = values[i]
       if (value === undefined) continue
       const asked = source.readers[i]!
       // A counter that went back was reset: a new sequence tells the collector not to take the difference.

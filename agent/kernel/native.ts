@@ -32,7 +32,7 @@ interface Addon {
     callback: (count: number) => void,
   ): ArrayBuffer | number
   sendBatch(handle: Handle, memory: ArrayBuffer, spans: Int32Array, first: number, count: number): number
-  sendAsync(handle: Handle, bytes: Uint8Array): Promise<number> | number
+  sendAsync(handle: Handle, bytes: Uint8Array, receiveAfterwards: boolean): Promise<number> | number
   control(handle: Handle, request: number, name: Uint8Array, bytes: Uint8Array): Promise<number> | number
 }
 
@@ -264,9 +264,13 @@ export class KernelSocket {
     return this.#addon.sendBatch(this.#handle, memory, spans, first, count)
   }
 
-  /** Sends one message on a thread of the pool, for requests that the kernel executes while it takes them. */
-  async sendAsync(bytes: Uint8Array, operation: string): Promise<void> {
-    check(await this.#addon.sendAsync(this.#handle, bytes), operation)
+  /**
+   * Sends one message on a thread of the pool, for requests that the kernel executes while it takes them. With
+   * `receiveAfterwards` nothing is received meanwhile: many requests that are answered one by one would wake the event
+   * loop for each answer. All their answers have to fit into the receive buffer.
+   */
+  async sendAsync(bytes: Uint8Array, operation: string, receiveAfterwards = false): Promise<void> {
+    check(await this.#addon.sendAsync(this.#handle, bytes, receiveAfterwards), operation)
   }
 
   /**

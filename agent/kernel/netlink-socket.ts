@@ -230,19 +230,34 @@ export class NetlinkSocket {
     messages: readonly Uint8Array[],
     operation = 'netlink requests',
   ): Promise<(Message | NetlinkError)[]> {
-    return (await this.#requestEach(messages, operation, undefined)) as (Message | NetlinkError)[]
+    if (messages.length === 0) return []
+    const lengths = messages.map(message => align4(message.length))
+    const bytes = new Uint8Array(lengths.reduce((sum, length) => sum + length, 0))
+    let at = 0
+    for (const [i, message] of messages.entries()) {
+      bytes.set(message, at)
+      at += lengths[i]!
+    }
+    const answers = new Array<unknown>(messages.length).fill(undefined)
+    await this.#enqueue(bytes, 0, operation, false, { answers })
+    return answers as (Message | NetlinkError)[]
   }
 
   /**
-   * As requestEach(), but the answers are what `read` makes of each message where it was received, borrowed until it
-   * returns. One that it cannot read (NetlinkFormatError) is an error of that answer.
+   * As requestEach(), of `count` requests that are one behind the other in `messages`, each aligned to 4 bytes. The answers
+   * are what `read` makes of each message where it was received, borrowed until it returns; one that it cannot read
+   * (NetlinkFormatError) is an error of that answer. `messages` is this socket's own from now on.
    */
   async requestEachInPlace<T>(
-    messages: readonly Uint8Array[],
+    messages: Uint8Array<ArrayBuffer>,
+    count: number,
     read: (message: Message) => T,
     operation: string,
   ): Promise<(T | NetlinkError)[]> {
-    return (await this.#requestEach(messages, operation, read)) as (T | NetlinkError)[]
+    if (count === 0) return []
+    const answers = new Array<unknown>(count).fill(undefined)
+    await this.#enqueue(messages, 0, operation, false, { answers, read })
+    return answers as (T | NetlinkError)[]
   }
 
   /** Asks for all entries of a table. A table that changes meanwhile is read again, at most four times. */
@@ -256,11 +271,11 @@ export class NetlinkSocket {
   }
 
   /**
-   * Sends messages as they are, together; what the kernel answers goes to onDatagram. The bytes are borrowed until the
-   * promise ends.
+   * Sends messages as they are, together; what the kernel answers goes to onDatagram, as soon as all have been taken. The
+   * bytes are borrowed until the promise ends.
    */
   post(messages: Uint8Array, operation: string): Promise<void> {
-    return this.#socket.sendAsync(messages, operation)
+    return this.#socket.sendAsync(messages, operation, true)
   }
 
   /** Closes the socket; requests under way fail with ECANCELED. May be called twice. */
@@ -269,24 +284,6 @@ export class NetlinkSocket {
     this.#closed = true
     this.#socket.close()
     for (const operation of this.#queue.splice(0)) this.#fail(operation, ERRNO.ECANCELED, 'socket closed')
-  }
-
-  async #requestEach(
-    messages: readonly Uint8Array[],
-    operation: string,
-    read: Operation['read'],
-  ): Promise<unknown[]> {
-    if (messages.length === 0) return []
-    const lengths = messages.map(message => align4(message.length))
-    const bytes = new Uint8Array(lengths.reduce((sum, length) => sum + length, 0))
-    let at = 0
-    for (const [i, message] of messages.entries()) {
-      bytes.set(message, at)
-      at += lengths[i]!
-    }
-    const answers = new Array<unknown>(messages.length).fill(undefined)
-    await this.#enqueue(bytes, 0, operation, false, { answers, read })
-    return answers
   }
 
   /** The bytes are this socket's own from now on. */
@@ -346,7 +343,7 @@ export class NetlinkSocket {
     eachMessage(view, count, (at, i) => view.setUint32(at + 8, operation.sequence + i, true))
     this.#sending = true
     this.#socket
-      .sendAsync(operation.bytes, operation.name)
+      .sendAsync(operation.bytes, operation.name, operation.answers !== undefined)
       .catch((error: SystemError) => this.#fail(operation, error.errno))
       .finally(() => {
         this.#sending = false

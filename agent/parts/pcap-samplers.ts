@@ -177,7 +177,6 @@ export class PcapSamplers {
   ): Promise<void> {
     const { headerBytes } = config
     const { ifIndex, name } = port
-    const log = this.#options.log.child({ part: 'pcap', interface: name })
     const { rate: configured, rule: reason } =
       rule === undefined ? { rate: 0, rule: 'no pcap block' } : pcapRate(config, index, port)
     const rate = this.#options.withinBudget(configured)
@@ -187,6 +186,8 @@ export class PcapSamplers {
     const isSame = before?.promiscuous === promiscuous && before.forwards === forwards
     if (rate === (before?.rate ?? 0) && (rate === 0 || isSame)) return
     this.#refused.delete(ifIndex)
+    // Not before: each change of one interface comes by here for all of them.
+    const log = this.#options.log.child({ part: 'pcap', interface: name })
     if (rate === 0) this.#placed.delete(ifIndex)
     else this.#placed.set(ifIndex, { rate, promiscuous, forwards })
     try {

@@ -216,6 +216,12 @@ export function text(doc: string, max = Number.POSITIVE_INFINITY): Kind<string> 
     ...described({ type: 'text', max }, doc, '', 4, false),
     size: value => 4 + padded(textLength(value, max)),
     write(writer, value, name) {
+      if (ASCII.test(value)) {
+        const length = Math.min(value.length, max)
+        writer.u32(length, name)
+        writer.ascii(value, length, name)
+        return
+      }
       const bytes = encodeText(value, max)
       writer.u32(bytes.length, name)
       writer.bytes(bytes, name)

@@ -78,6 +78,13 @@ export class Writer {
     target.fill(0, value.length)
   }
 
+  /** The first `length` characters, which are ASCII, then zero bytes up to the next multiple of 4. */
+  ascii(value: string, length: number, name: string): void {
+    const at = this.#advance(padded(length), name)
+    for (let i = 0; i < length; i++) this.view.setUint8(at + i, value.charCodeAt(i))
+    for (let i = at + length; i < this.offset; i++) this.view.setUint8(i, 0)
+  }
+
   fail(code: WireErrorCode, text: string): WireError {
     return new WireError(code, text, this.offset)
   }

@@ -41,6 +41,7 @@ struct receiver {
 	int slots;
 	int control_bytes;
 	int batches;
+	int pauses;
 	struct mmsghdr *messages;
 	struct iovec *vectors;
 };
@@ -178,12 +179,29 @@ static void readable(uv_poll_t *poll, int status, int events)
 		if (!deliver(receiver, count) || (count >= 0 && count < receiver->slots))
 			break;
 	}
-	if (status < 0 && !socket->closed) {
+	if (status < 0 && !socket->closed && receiver->pauses == 0) {
 		error = uv_poll_start(poll, UV_READABLE, readable);
 		if (error != 0)
 			deliver(receiver, error);
 	}
 	socket_release(socket);
+}
+
+void receiver_pause(struct receiver *receiver)
+{
+	if (receiver->pauses++ == 0)
+		uv_poll_stop(&receiver->poll);
+}
+
+void receiver_resume(struct receiver *receiver)
+{
+	int error;
+
+	if (--receiver->pauses > 0)
+		return;
+	error = uv_poll_start(&receiver->poll, UV_READABLE, readable);
+	if (error != 0)
+		deliver(receiver, error);
 }
 
 struct order {

@@ -51,6 +51,9 @@ void socket_close(struct socket *socket);
 /* The last send on another thread has ended. */
 void socket_send_ended(struct socket *socket);
 
+/* Receives nothing until receiver_resume() has been called as often. */
+void receiver_pause(struct receiver *receiver);
+void receiver_resume(struct receiver *receiver);
 /* Ends receiving; the receiver is freed when libuv has let go of its poll handle. */
 void receiver_stop(struct receiver *receiver);
 

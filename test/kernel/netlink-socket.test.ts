@@ -105,7 +105,13 @@ describe('requests', () => {
       if (name === 'br5') throw new NetlinkFormatError('missing', 16, 'not to my liking')
       return name
     }
-    const answers = await socket.requestEachInPlace(asked.map(link), read, 'ask for links')
+    const questions = asked.map(link).flatMap(bytes => [...bytes, ...new Uint8Array(-bytes.length & 3)])
+    const answers = await socket.requestEachInPlace(
+      Uint8Array.from(questions),
+      asked.length,
+      read,
+      'ask for links',
+    )
     const unread = 'ask for links: EBADMSG: not to my liking at byte offset 16'
     assert.deepEqual(
       answers.map(answer => (answer instanceof NetlinkError ? answer.message : answer)),

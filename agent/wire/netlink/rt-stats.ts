@@ -54,10 +54,19 @@ const LINK_STATS64 = [
   'rxOtherHostDropped',
 ] as const
 
-const PLACE = Object.fromEntries(LINK_STATS64.map((name, place) => [name, place])) as Record<
-  (typeof LINK_STATS64)[number],
-  number
->
+/** Bytes from the first of them to each that LinkCounters has. */
+const PLACE = {
+  rxPackets: 0,
+  txPackets: 8,
+  rxBytes: 16,
+  txBytes: 24,
+  rxErrors: 32,
+  txErrors: 40,
+  rxDropped: 48,
+  txDropped: 56,
+  multicast: 64,
+  rxMissedErrors: 120,
+} as const satisfies Record<keyof LinkCounters, number>
 
 /** An object with all of them to begin with, so that those made of it are alike. */
 const NO_STATS64 = Object.fromEntries(LINK_STATS64.map(name => [name, undefined]))
@@ -119,20 +128,25 @@ export type StatsWanted = readonly (keyof typeof STATS)[]
 
 /** Request for the statistics of one interface, or a dump of all when it is 0; each reply is an RTM_NEWSTATS. */
 export function getStats(ifIndex: number, wanted: StatsWanted): Uint8Array<ArrayBuffer> {
+  return getStatsOfEach([ifIndex], wanted)
+}
+
+/** Requests for the statistics of several interfaces, one behind the other. */
+export function getStatsOfEach(ifIndexes: readonly number[], wanted: StatsWanted): Uint8Array<ArrayBuffer> {
   let mask = 0
   for (const name of wanted) mask |= 1 << (STATS[name] - 1)
-  // By hand and not by a builder, and without a view: a host with thousands of interfaces asks thousands of times, and
-  // so short an array costs no memory of its own.
-  const message = new Uint8Array(MESSAGE_HEADER + STATS_HEADER)
-  const word = (at: number, value: number) => {
-    for (let i = 0; i < 4; i++) message[at + i] = value >>> (8 * i)
+  // As words and not by a builder: a host with thousands of interfaces asks thousands of times.
+  const words = new Uint32Array(ifIndexes.length * REQUEST_WORDS)
+  for (let i = 0, at = 0; i < ifIndexes.length; i++, at += REQUEST_WORDS) {
+    words[at] = REQUEST_WORDS * 4
+    words[at + 1] = RTM.getStats | (FLAG.request << 16)
+    words[at + 5] = ifIndexes[i]!
+    words[at + 6] = mask
   }
-  word(0, message.length)
-  word(4, RTM.getStats | (FLAG.request << 16))
-  word(MESSAGE_HEADER + 4, ifIndex)
-  word(MESSAGE_HEADER + 8, mask)
-  return message
+  return new Uint8Array(words.buffer)
 }
+
+const REQUEST_WORDS = (MESSAGE_HEADER + STATS_HEADER) / 4
 
 /** Reads an RTM_NEWSTATS. */
 export function readStats(message: Message): InterfaceStats {
@@ -146,8 +160,13 @@ export function readStats(message: Message): InterfaceStats {
   }
 }
 
-/** ifIndex and counters of an RTM_NEWSTATS; made for thousands of them, and reads nothing else. */
-export function readLinkCounters({ type, view }: Message): [ifIndex: number, counters: LinkCounters] {
+/** The interface that an RTM_NEWSTATS is about. */
+export function statsIfIndex({ view }: Message): number {
+  return view.byteLength < MESSAGE_HEADER + STATS_HEADER ? 0 : view.getUint32(MESSAGE_HEADER + 4, true)
+}
+
+/** Of an RTM_NEWSTATS the counters of the link and nothing else: made for thousands of them. */
+export function readLinkCounters({ type, view }: Message): LinkCounters {
   const end = view.byteLength
   const start = MESSAGE_HEADER + STATS_HEADER
   if (type !== RTM.newStats || end < start) {
@@ -159,20 +178,19 @@ export function readLinkCounters({ type, view }: Message): [ifIndex: number, cou
     if (length - ATTRIBUTE_HEADER < 8 * LINK_STATS64_LEAST) {
       throw new NetlinkFormatError('wrong-size', at, `link statistics of ${length - ATTRIBUTE_HEADER} bytes`)
     }
-    const counter = (place: number) => view.getBigUint64(at + ATTRIBUTE_HEADER + 8 * place, true)
-    const counters = {
-      rxPackets: counter(PLACE.rxPackets),
-      txPackets: counter(PLACE.txPackets),
-      rxBytes: counter(PLACE.rxBytes),
-      txBytes: counter(PLACE.txBytes),
-      rxErrors: counter(PLACE.rxErrors),
-      txErrors: counter(PLACE.txErrors),
-      rxDropped: counter(PLACE.rxDropped),
-      txDropped: counter(PLACE.txDropped),
-      multicast: counter(PLACE.multicast),
-      rxMissedErrors: counter(PLACE.rxMissedErrors),
+    const first = at + ATTRIBUTE_HEADER
+    return {
+      rxPackets: view.getBigUint64(first + PLACE.rxPackets, true),
+      txPackets: view.getBigUint64(first + PLACE.txPackets, true),
+      rxBytes: view.getBigUint64(first + PLACE.rxBytes, true),
+      txBytes: view.getBigUint64(first + PLACE.txBytes, true),
+      rxErrors: view.getBigUint64(first + PLACE.rxErrors, true),
+      txErrors: view.getBigUint64(first + PLACE.txErrors, true),
+      rxDropped: view.getBigUint64(first + PLACE.rxDropped, true),
+      txDropped: view.getBigUint64(first + PLACE.txDropped, true),
+      multicast: view.getBigUint64(first + PLACE.multicast, true),
+      rxMissedErrors: view.getBigUint64(first + PLACE.rxMissedErrors, true),
     }
-    return [view.getUint32(MESSAGE_HEADER + 4, true), counters]
   }
   throw new NetlinkFormatError('missing', 0, 'statistics without those of the link')
 }
