@@ -39,6 +39,8 @@ export interface Explanation {
   /** Where applications hand in their samples. */
   readonly json: Config['json']
   readonly pollingSeconds: number
+  /** Queueing disciplines are told of, in a structure with a number that is not ours. */
+  readonly queues: boolean
   /** Undefined: dropped packets are not reported. */
   readonly drops: ExplainedDrops | undefined
   /** Those of the configuration that have containers, services or virtual machines. */
@@ -229,6 +231,7 @@ export function explain(
     tcp: config.tcp !== undefined,
     json: config.json,
     pollingSeconds: polling.seconds,
+    queues: config.counters.queues,
     drops: config.dropmon && explainDrops(config.dropmon, kernel),
     runtimes,
     interfaces: [...interfaces.values()].map(port => ({
@@ -346,6 +349,12 @@ export function formatExplanation(explanation: Explanation): string {
     facts.push(['json', places.join(' and ') || 'neither a port nor a pipe: nothing is taken'])
   }
   facts.push(['polling', pollingSeconds === 0 ? 'off' : `every ${pollingSeconds} s`])
+  if (explanation.queues && pollingSeconds > 0) {
+    facts.push([
+      '',
+      'with queueing disciplines as 32473:1, a number that is reserved for documentation (RFC 5612)',
+    ])
+  }
   if (drops !== undefined) {
     const takes = drops.takes.join(' and ') || 'no'
     const starts = drops.starts.length === 0 ? ', when others start it' : ''

@@ -158,7 +158,8 @@ const rate = kind.int(0, 10_000_000)
 const seconds = kind.int(0, 300)
 
 const NO_PODS = 'interfaces of pods are sampled as all others are'
-const NO_MARKS = 'a service has no addresses of its own that would tell its packets'
+const NO_MARKS =
+  'a service has no addresses of its own that would tell its packets; docker, containerd and k8s mark those of containers and pods'
 const KERNEL_EVENTS = 'interfaces are followed by kernel events, at once'
 const vendor = (what: string) => `support for ${what} is not part of weir yet`
 
@@ -678,7 +679,8 @@ export const settings = {
       queues: setting(
         kind.onOff(),
         'off',
-        "Send what queueing disciplines count, in a structure of weir's own that other collectors step over.",
+        "Send what queueing disciplines count, in a structure of weir's own that other collectors step over. Its enterprise " +
+          'number is 32473, which RFC 5612 reserves for documentation: the number will change when weir has one of its own.',
       ),
     },
     'What is sent of interfaces besides their samples.',

@@ -235,3 +235,10 @@ test('explain: firewall rules, connections, applications, and what is not usual 
   const collector = "x \\(10.1.1.1 port 6343 through mgmt\\), drops only, classes apart, hsflowd's drop codes"
   assert.match(text, new RegExp(`^collector +${collector}$`, 'm'))
 })
+
+test('explain: the structure whose number is not ours is named', () => {
+  const textOf = (settings: string) => formatExplanation(explain(configOf(settings), ports, [], 'a switch'))
+  const named = /polling +every 20 s\n +with queueing disciplines as 32473:1, .*reserved for documentation/
+  assert.match(textOf('polling = 20 counters { queues = on }'), named)
+  assert.doesNotMatch(textOf('polling = 20'), /32473/)
+})
