@@ -14,7 +14,10 @@ import { parseIp4, parseIp6 } from '../wire/addresses.ts'
 import { align4, NetlinkFormatError } from '../wire/netlink/attributes.ts'
 import {
   type Connection,
+  copyTcpState,
   emptyTcpState,
+  hashLookup,
+  isSameLookup,
   LOOKUP_BYTES,
   lookupSequence,
   readTcpState,
@@ -25,8 +28,8 @@ import { IP_PROTOCOL, PacketFields } from '../wire/packet.ts'
 
 /**
  * Round-trip time, loss and window of the TCP connections of this host, for extended_tcp_info. The kernel is asked for
- * the socket of each sampled packet that one of its addresses sent or received; that sample waits for the answer, mostly
- * less than a millisecond, and no other does.
+ * the socket of each sampled packet that one of its addresses sent or received, once for those of one connection that come
+ * together; that sample waits for the answer, mostly less than a millisecond, and no other does.
  */
 
 export interface TcpAnnotatorOptions {
@@ -46,6 +49,9 @@ export interface TcpAnnotatorOptions {
 const SLOTS = 1024
 /** Questions on their way at once: their answers fit into a receive buffer of the usual size. */
 const MOST_ASKED = 128
+/** Places of questions that wait to be sent, by their hash: a power of two. */
+const PLACES = 2048
+const NO_SLOT = -1
 /** Words of a sampled header that are kept: as many as can be exported. */
 const HEADER_WORDS = 64
 /** Two ticks after the question, and a sample has waited long enough. */
@@ -73,6 +79,10 @@ interface Held {
   /** The question has been sent. */
   isAsked: boolean
   tick: number
+  /** It has no question of its own: another slot of the same connection leads to it. */
+  isFollower: boolean
+  /** The next slot that shares this one's answer. */
+  next: number
 }
 
 export class TcpAnnotator {
@@ -92,6 +102,8 @@ export class TcpAnnotator {
   /** The question of each slot, and those that are being sent. */
   readonly #questions = new DataView(new ArrayBuffer(SLOTS * LOOKUP_BYTES))
   readonly #batch = new Uint8Array(MOST_ASKED * LOOKUP_BYTES)
+  /** The slots of questions that wait to be sent, by their hash; what is there may be out of date. */
+  readonly #places = new Uint16Array(PLACES)
   /** Slots whose questions wait to be sent: a ring from `#first` on. */
   readonly #waiting = new Uint16Array(SLOTS)
   #first = 0
@@ -128,6 +140,8 @@ export class TcpAnnotator {
         sequence: 0,
         isAsked: false,
         tick: 0,
+        isFollower: false,
+        next: NO_SLOT,
       }
       this.#free.push(slot)
     }
@@ -182,7 +196,24 @@ export class TcpAnnotator {
     held.sequence = this.#generation * SLOTS + slot + 1
     this.#connection.boundTo = this.#boundTo(sample, packet)
     writeLookup(this.#questions, slot * LOOKUP_BYTES, held.sequence, this.#connection)
-    this.#waiting[(this.#first + this.#waitingCount++) & (SLOTS - 1)] = slot
+    if (!this.#follow(slot)) this.#waiting[(this.#first + this.#waitingCount++) & (SLOTS - 1)] = slot
+    return true
+  }
+
+  /** True: a question for the same is about to be sent, and its answer will do. */
+  #follow(slot: number): boolean {
+    const questions = this.#questions
+    const place = hashLookup(questions, slot * LOOKUP_BYTES) & (PLACES - 1)
+    const other = this.#places[place]!
+    const leader = this.#held[other]!
+    this.#places[place] = slot
+    const isWaiting = other !== slot && leader.sequence !== 0 && !leader.isAsked && !leader.isFollower
+    if (!isWaiting || !isSameLookup(questions, slot * LOOKUP_BYTES, other * LOOKUP_BYTES)) return false
+    this.#places[place] = other
+    const held = this.#held[slot]!
+    held.isFollower = true
+    held.next = leader.next
+    leader.next = slot
     return true
   }
 
@@ -222,7 +253,9 @@ export class TcpAnnotator {
     this.#socket.close()
     clearInterval(this.#timer)
     this.#timer = undefined
-    for (const [slot, { sequence }] of this.#held.entries()) if (sequence !== 0) this.#release(slot, false)
+    for (const [slot, { sequence, isFollower }] of this.#held.entries()) {
+      if (sequence !== 0 && !isFollower) this.#release(slot, false)
+    }
     this.#options.onBatchEnd()
   }
 
@@ -298,11 +331,29 @@ export class TcpAnnotator {
     }
   }
 
-  #release(slot: number, isKnown: boolean): void {
+  /** The sample in this slot leaves, and those that share its answer; gives how many they are. */
+  #release(slot: number, isKnown: boolean): number {
     const held = this.#held[slot]!
-    held.sequence = 0
     if (held.isAsked) this.#asked--
     held.isAsked = false
+    let follower = held.next
+    let count = 1
+    this.#leave(slot, isKnown)
+    while (follower !== NO_SLOT) {
+      const { next, tcp } = this.#held[follower]!
+      if (isKnown) copyTcpState(held.tcp, tcp)
+      this.#leave(follower, isKnown)
+      follower = next
+      count++
+    }
+    return count
+  }
+
+  #leave(slot: number, isKnown: boolean): void {
+    const held = this.#held[slot]!
+    held.sequence = 0
+    held.isFollower = false
+    held.next = NO_SLOT
     held.sample.tcp = isKnown ? held.tcp : undefined
     if (isKnown) this.annotated++
     this.#options.sink(held.sample)
@@ -316,12 +367,11 @@ export class TcpAnnotator {
     if (isStuck) this.#waitingCount = 0
     let holding = 0
     for (let slot = 0; slot < SLOTS; slot++) {
-      const { sequence, isAsked, tick } = this.#held[slot]!
-      if (sequence === 0) continue
+      const { sequence, isAsked, isFollower, tick } = this.#held[slot]!
+      if (sequence === 0 || isFollower) continue
       const isOnItsWay = this.#isSending && tick === this.#sentTick
       if (isStuck || (isAsked && !isOnItsWay && this.#tick - tick >= 2)) {
-        this.#unanswered.count++
-        this.#release(slot, false)
+        this.#unanswered.count += this.#release(slot, false)
       } else holding++
     }
     if (holding === 0 && !this.#isSending) {

@@ -1,5 +1,7 @@
 /** Which samples wait for the state of their connection, and that each of them leaves again. */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { TcpAnnotator } from '../../agent/annotations/tcp.ts'
@@ -135,6 +137,51 @@ test('no socket: the sample leaves as soon as the kernel says so; more than can 
   assert.equal(under.annotated, 0)
   assert.ok(out.every(one => one.sample.tcp === undefined))
   assert.ok(under.hold(sample), 'there is room again')
+})
+
+test('samples of one connection share an answer, each with its own direction', async t => {
+  const { under, out } = annotator()
+  t.after(() => under.stop())
+  under.setAddresses(['127.0.0.1'])
+  const server = createServer().listen(0, '127.0.0.1')
+  t.after(() => server.close())
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const ends: { near: Socket; far: Socket }[] = []
+  for (let i = 0; i < 2; i++) {
+    const far = connect({ port, host: '127.0.0.1', localAddress: '127.0.0.2' })
+    const [near] = (await once(server, 'connection')) as [Socket]
+    t.after(() => {
+      far.destroy()
+      near.destroy()
+    })
+    ends.push({ near, far })
+  }
+  const packet = (source: [string, number], destination: [string, number]) => {
+    const ports = [source[1] >> 8, source[1] & 0xff, destination[1] >> 8, destination[1] & 0xff]
+    return sampleOf(frame(source[0], destination[0], 6, [...ports, ...tcp.slice(4)]))
+  }
+  const nearEnd: [string, number] = ['127.0.0.1', port]
+  const farEnd = (i: number): [string, number] => ['127.0.0.2', ends[i]!.far.localPort!]
+  for (let round = 0; round < 3; round++) {
+    for (const i of [0, 1]) {
+      assert.ok(under.hold(packet(nearEnd, farEnd(i))))
+      assert.ok(under.hold(packet(farEnd(i), nearEnd)))
+    }
+  }
+  // Another that nobody has: the kernel finds the socket that listens.
+  assert.ok(under.hold(packet(nearEnd, ['127.0.0.3', 1])))
+  under.ask()
+  for (let i = 0; i < 1000 && out.length < 13; i++) await sleep(20)
+  const told = out.map(({ sample: { tcp } }) => tcp)
+  assert.equal(told.length, 13)
+  assert.equal(under.annotated, 12)
+  assert.deepEqual(told.map(one => one?.direction).toSorted(), [
+    ...Array.from({ length: 6 }, () => 1),
+    ...Array.from({ length: 6 }, () => 2),
+    undefined,
+  ])
+  assert.ok(told.every(one => one === undefined || (one.sndMss > 500 && one.congestionWindow > 0)))
 })
 
 test('answers that are cut or strange are no state', () => {

@@ -12,6 +12,7 @@ import { peersBench } from './peers.ts'
 import { psampleBench } from './psample.ts'
 import { residentBench } from './resident.ts'
 import { startBench } from './start.ts'
+import { tcpBench } from './tcp.ts'
 
 const { values, positionals: wanted } = parseArgs({
   allowPositionals: true,
@@ -26,6 +27,7 @@ const BENCHES = {
   decode: decodeBench,
   drops: dropsBench,
   counters: countersBench,
+  tcp: tcpBench,
   start: startBench,
   looking: lookingBench,
   resident: () => residentBench(minutes),

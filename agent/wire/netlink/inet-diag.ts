@@ -15,6 +15,7 @@ const SOCK_DIAG_BY_FAMILY = 20
 const AF_INET = 2
 const AF_INET6 = 10
 const IPPROTO_TCP = 6
+const TCP_LISTEN = 10
 const INET_DIAG_INFO = 2
 const REQUEST_BYTES = 56
 const ANSWER_BYTES = 72
@@ -59,6 +60,28 @@ export function writeLookup(view: DataView, at: number, sequence: number, connec
   view.setUint32(request + 48, NO_COOKIE, true)
   view.setUint32(request + 52, NO_COOKIE, true)
 }
+
+/** A hash of what the question at byte `at` asks for. */
+export function hashLookup(view: DataView, at: number): number {
+  let hash = 0
+  for (let i = SUBJECT; i < SUBJECT_END; i += 4) {
+    hash = Math.imul(hash ^ view.getUint32(at + i, true), 0x9e3779b1)
+    hash ^= hash >>> 15
+  }
+  return hash >>> 0
+}
+
+/** True when the questions at bytes `a` and `b` ask for the same. */
+export function isSameLookup(view: DataView, a: number, b: number): boolean {
+  for (let i = SUBJECT; i < SUBJECT_END; i += 4) {
+    if (view.getUint32(a + i, true) !== view.getUint32(b + i, true)) return false
+  }
+  return true
+}
+
+/** From the family to the interface: all but the sequence and the cookie. */
+const SUBJECT = MESSAGE_HEADER
+const SUBJECT_END = MESSAGE_HEADER + 48
 
 /** What the kernel knows of a connection; the fields of extended_tcp_info, times in microseconds. */
 export interface TcpState {
@@ -112,22 +135,47 @@ export const lookupSequence = messageSequence
 
 /**
  * Reads the answer in bytes `at` to `end`, whose length has been checked, into `state`. False when there is no such
- * socket, or one without a connection's state.
+ * socket, or one that is no connection.
  */
 export function readTcpState(view: DataView, at: number, end: number, state: TcpState): boolean {
   if (messageType(view, at) === MESSAGE_TYPE.error || end - at < MESSAGE_HEADER + ANSWER_BYTES) return false
+  // The first packet of a connection finds the socket that listens, whose figures mean other things.
+  if (view.getUint8(at + MESSAGE_HEADER + 1) === TCP_LISTEN) return false
   for (let next = at + MESSAGE_HEADER + ANSWER_BYTES, length = 0; next < end; next += align4(length)) {
     length = attributeLength(view, next, end)
     if (attributeType(view, next) !== INET_DIAG_INFO) continue
     const info = next + ATTRIBUTE_HEADER
     const infoEnd = next + length
-    for (const [name, offset] of FIELDS) {
-      const place = info + offset
-      state[name] = place + 4 <= infoEnd ? view.getUint32(place, true) : 0
-    }
+    state.sndMss = field(view, info + TCP_INFO.sndMss, infoEnd)
+    state.rcvMss = field(view, info + TCP_INFO.rcvMss, infoEnd)
+    state.unacked = field(view, info + TCP_INFO.unacked, infoEnd)
+    state.lost = field(view, info + TCP_INFO.lost, infoEnd)
+    state.retransmits = field(view, info + TCP_INFO.retransmits, infoEnd)
+    state.pathMtu = field(view, info + TCP_INFO.pathMtu, infoEnd)
+    state.rtt = field(view, info + TCP_INFO.rtt, infoEnd)
+    state.rttVariance = field(view, info + TCP_INFO.rttVariance, infoEnd)
+    state.congestionWindow = field(view, info + TCP_INFO.congestionWindow, infoEnd)
+    state.reordering = field(view, info + TCP_INFO.reordering, infoEnd)
+    state.leastRtt = field(view, info + TCP_INFO.leastRtt, infoEnd)
     return true
   }
   return false
 }
 
-const FIELDS = Object.entries(TCP_INFO) as [keyof TcpState, number][]
+function field(view: DataView, at: number, end: number): number {
+  return at + 4 <= end ? view.getUint32(at, true) : 0
+}
+
+export function copyTcpState(from: TcpState, to: TcpState): void {
+  to.sndMss = from.sndMss
+  to.rcvMss = from.rcvMss
+  to.unacked = from.unacked
+  to.lost = from.lost
+  to.retransmits = from.retransmits
+  to.pathMtu = from.pathMtu
+  to.rtt = from.rtt
+  to.rttVariance = from.rttVariance
+  to.congestionWindow = from.congestionWindow
+  to.reordering = from.reordering
+  to.leastRtt = from.leastRtt
+}
