@@ -1,5 +1,10 @@
 import { resolveFamily } from '../kernel/genl.ts'
-import { NETLINK_GENERIC, NETLINK_ROUTE, NetlinkSocket } from '../kernel/netlink-socket.ts'
+import {
+  NETLINK_GENERIC,
+  NETLINK_ROUTE,
+  NetlinkSocket,
+  type NetlinkSocketOptions,
+} from '../kernel/netlink-socket.ts'
 import { getPfc, type PfcState, readPfc } from '../wire/netlink/dcb.ts'
 import {
   ETHTOOL_FAMILY,
@@ -20,7 +25,7 @@ import {
   type StatsWanted,
   statsIfIndex,
 } from '../wire/netlink/rt-stats.ts'
-import { Questions } from './questions.ts'
+import { BULK_RECEIVE_BYTES, Questions } from './questions.ts'
 import { qdiscsOf } from './queues.ts'
 import type { BulkQuestion } from './reader.ts'
 
@@ -45,12 +50,12 @@ export class InterfaceStatistics {
 
   /** `namespace`: name or path of a network namespace; undefined for our own. Needs no privilege. */
   static async open(namespace?: string): Promise<InterfaceStatistics> {
-    const open = (operation: string) =>
+    const open = (operation: string, options: NetlinkSocketOptions = {}) =>
       new Questions(
-        NetlinkSocket.open(NETLINK_ROUTE, { ...SOCKET, namespace, strictChecking: true }),
+        NetlinkSocket.open(NETLINK_ROUTE, { ...SOCKET, ...options, namespace, strictChecking: true }),
         operation,
       )
-    const route = open('read the statistics of interfaces')
+    const route = open('read the statistics of interfaces', { receiveBytes: BULK_RECEIVE_BYTES })
     try {
       const bridging = open('read the flow control of interfaces')
       try {
@@ -77,13 +82,14 @@ export class InterfaceStatistics {
     return reply && readStats(reply)
   }
 
-  /** The counters of many links by ifIndex, those of 64 in one instant. */
+  /** The counters of many links by ifIndex, those of 128 in one instant. */
   readonly links: BulkQuestion<ReadonlyMap<number, LinkCounters>> = {
     ask: async indexes => {
       const links = new Map<number, LinkCounters>()
       const question = (some: readonly number[]) => getStatsOfEach(some, ['link64'])
-      await this.#route.askAll(indexes, question, answer => {
-        links.set(statsIfIndex(answer), readLinkCounters(answer))
+      await this.#route.askAll(indexes, question, (view, at, end) => {
+        const counters = readLinkCounters(view, at, end)
+        links.set(statsIfIndex(view, at), counters)
       })
       return links
     },

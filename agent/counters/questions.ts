@@ -1,8 +1,12 @@
-import { NetlinkError, type NetlinkSocket } from '../kernel/netlink-socket.ts'
+import { NetlinkError, type NetlinkSocket, type ReadInPlace } from '../kernel/netlink-socket.ts'
 import type { Message } from '../wire/netlink/message.ts'
 
 /** The usual receive buffer has room for about a hundred answers of statistics. */
 const MOST_AT_ONCE = 64
+/** And one of BULK_RECEIVE_BYTES for these, also where the system grants no more than usually. */
+const MOST_IN_BULK = 128
+/** For a socket that is asked askAll(). */
+export const BULK_RECEIVE_BYTES = 1 << 20
 
 /** What is needed of a socket. */
 export type AskedSocket = Pick<NetlinkSocket, 'requestEach' | 'requestEachInPlace' | 'dump' | 'close'>
@@ -48,10 +52,10 @@ export class Questions {
   async askAll<T>(
     subjects: readonly T[],
     ask: (some: readonly T[]) => Uint8Array<ArrayBuffer>,
-    read: (answer: Message) => void,
+    read: ReadInPlace,
   ): Promise<void> {
-    for (let first = 0; first < subjects.length; first += MOST_AT_ONCE) {
-      const some = subjects.slice(first, first + MOST_AT_ONCE)
+    for (let first = 0; first < subjects.length; first += MOST_IN_BULK) {
+      const some = subjects.slice(first, first + MOST_IN_BULK)
       const answers = await this.#socket.requestEachInPlace(ask(some), some.length, read, this.#operation)
       for (const answer of answers) {
         if (answer instanceof NetlinkError && !ABSENT.has(answer.code)) throw answer

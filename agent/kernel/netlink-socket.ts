@@ -114,6 +114,9 @@ export interface NetlinkSocketOptions {
   readonly onOverrun?: () => void
 }
 
+/** Makes something of a message where it was received: bytes `at` to `end` of `view`, borrowed until it returns. */
+export type ReadInPlace<T = unknown> = (view: DataView, at: number, end: number) => T
+
 /** A request, or several that are sent as one, that wait for their turn or for their answers. */
 interface Operation {
   readonly bytes: Uint8Array
@@ -122,7 +125,7 @@ interface Operation {
   /** Of several requests, an answer for each, or undefined until it comes; undefined when it is one. */
   readonly answers: unknown[] | undefined
   /** Makes something of each message where it was received; without it the messages are copied. */
-  readonly read: ((message: Message) => unknown) | undefined
+  readonly read: ReadInPlace | undefined
   readonly resolve: (entries: unknown[]) => void
   readonly reject: (error: Error) => void
   readonly timer: NodeJS.Timeout
@@ -245,13 +248,13 @@ export class NetlinkSocket {
 
   /**
    * As requestEach(), of `count` requests that are one behind the other in `messages`, each aligned to 4 bytes. The answers
-   * are what `read` makes of each message where it was received, borrowed until it returns; one that it cannot read
-   * (NetlinkFormatError) is an error of that answer. `messages` is this socket's own from now on.
+   * are what `read` makes of each message; one that it cannot read (NetlinkFormatError) is an error of that answer.
+   * `messages` is this socket's own from now on.
    */
   async requestEachInPlace<T>(
     messages: Uint8Array<ArrayBuffer>,
     count: number,
-    read: (message: Message) => T,
+    read: ReadInPlace<T>,
     operation: string,
   ): Promise<(T | NetlinkError)[]> {
     if (count === 0) return []
@@ -265,8 +268,13 @@ export class NetlinkSocket {
     return (await this.#enqueue(message.slice(), FLAG.dump, operation, true)) as Message[]
   }
 
-  /** As dump(), but the entries are what `read` makes of each message where it was received, borrowed until it returns. */
-  async dumpInPlace<T>(message: Uint8Array, read: (message: Message) => T, operation: string): Promise<T[]> {
+  /** As dump(), but the entries are what `readMessage` makes of each message where it was received, borrowed until it returns. */
+  async dumpInPlace<T>(
+    message: Uint8Array,
+    readMessage: (message: Message) => T,
+    operation: string,
+  ): Promise<T[]> {
+    const read: ReadInPlace<T> = (view, at, end) => readMessage(messageAt(view, at, end - at))
     return (await this.#enqueue(message.slice(), FLAG.dump, operation, true, { read })) as T[]
   }
 
@@ -399,7 +407,7 @@ export class NetlinkSocket {
         end - start >= ACK_LEAST &&
         messageType(view, start) === MESSAGE_TYPE.error
       ) {
-        this.#answer(new DataView(memory.slice(start, end)))
+        this.#answer(new DataView(memory.slice(start, end)), 0, end - start)
       } else take(view, words, start, end)
     }
     this.#options.onBatchEnd?.()
@@ -417,7 +425,7 @@ export class NetlinkSocket {
       // A notification of our own request has its sequence and port: only the group tells it from the answer.
       const isAnswer = view.getUint32(controlOffset + slot * controlStride + CONTROL_GROUP, true) === 0
       if (isAnswer && this.#current()?.read !== undefined) {
-        this.#answer(new DataView(memory, start, length))
+        this.#answer(view, start, start + length)
         continue
       }
       // One copy for the batch: one for each message would be most of what thousands of short answers cost.
@@ -425,7 +433,7 @@ export class NetlinkSocket {
       copy.set(new Uint8Array(memory, start, length), at)
       const datagram = new DataView(copy.buffer, at, length)
       at += align4(length)
-      if (isAnswer) this.#answer(datagram)
+      if (isAnswer) this.#answer(datagram, 0, length)
       else this.#notify(datagram)
     }
   }
@@ -456,10 +464,10 @@ export class NetlinkSocket {
     return false
   }
 
-  #answer(view: DataView): void {
-    const end = view.byteLength
+  /** One datagram: bytes `start` to `end`. */
+  #answer(view: DataView, start: number, end: number): void {
     try {
-      for (let at = 0, length = 0; at < end; at += align4(length)) {
+      for (let at = start, length = 0; at < end; at += align4(length)) {
         length = messageLength(view, at, end)
         const operation = this.#current()
         // Answers to what has timed out meanwhile find nobody.
@@ -475,7 +483,7 @@ export class NetlinkSocket {
         if (type === MESSAGE_TYPE.error || type === MESSAGE_TYPE.done) {
           this.#finish(operation, readAck(view, at, length))
         } else if (type !== MESSAGE_TYPE.noop) {
-          operation.entries.push(entryOf(operation, messageAt(view, at, length)))
+          operation.entries.push(entryOf(operation, view, at, length))
         }
       }
     } catch (error) {
@@ -495,7 +503,7 @@ export class NetlinkSocket {
       const { errno, text, offset } = readAck(view, at, length)
       answers[index] = new NetlinkError(errno, operation.name, text, offset)
     } else {
-      answers[index] = answerOf(operation, messageAt(view, at, length))
+      answers[index] = answerOf(operation, view, at, length)
     }
     operation.unanswered--
     if (operation.unanswered > 0) return
@@ -541,14 +549,14 @@ function messageAt(view: DataView, at: number, length: number): Message {
   }
 }
 
-function entryOf({ read }: Operation, message: Message): unknown {
-  return read === undefined ? message : read(message)
+function entryOf({ read }: Operation, view: DataView, at: number, length: number): unknown {
+  return read === undefined ? messageAt(view, at, length) : read(view, at, at + length)
 }
 
 /** One of several answers that cannot be read costs none of the others. */
-function answerOf(operation: Operation, message: Message): unknown {
+function answerOf(operation: Operation, view: DataView, at: number, length: number): unknown {
   try {
-    return entryOf(operation, message)
+    return entryOf(operation, view, at, length)
   } catch (error) {
     if (!(error instanceof NetlinkFormatError)) throw error
     return new NetlinkError(ERRNO.EBADMSG, operation.name, error.message)

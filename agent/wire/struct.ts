@@ -440,6 +440,8 @@ type UnionValue<C> = {
 /** Fields one after another. */
 export function struct<F extends Fields>(fields: F, doc = ''): Kind<FieldsValue<F>> {
   const entries = Object.entries(fields)
+  const names = Object.keys(fields)
+  const kinds = Object.values(fields)
   const required = entries.filter(([, kind]) => !isAdded(kind))
   const minSize = required.reduce((sum, [, kind]) => sum + kind.minSize, 0)
   const fixed = entries.every(([, kind]) => kind.fixed && !isAdded(kind))
@@ -449,15 +451,18 @@ export function struct<F extends Fields>(fields: F, doc = ''): Kind<FieldsValue<
     size(value) {
       if (fixed) return minSize
       let bytes = 0
-      for (const [name, kind] of entries) {
-        const field = (value as Values)[name]
+      for (let i = 0; i < names.length; i++) {
+        const kind = kinds[i]!
+        const field = (value as Values)[names[i]!]
         if (field === undefined && isAdded(kind)) break
         bytes += kind.size(field)
       }
       return bytes
     },
     write(writer, value, name) {
-      for (const [field, kind] of entries) {
+      for (let i = 0; i < names.length; i++) {
+        const field = names[i]!
+        const kind = kinds[i]!
         const fieldValue = (value as Values)[field]
         if (fieldValue === undefined && isAdded(kind)) break
         kind.write(writer, fieldValue, name === '' ? field : `${name}.${field}`)

@@ -159,12 +159,12 @@ test('4096 sources start without a burst, are all polled in one interval and the
   sent.length = 0
   await advance(INTERVAL_MS)
   assert.equal(sent.length, 4096)
-  // Those of one phase are asked together: 64 phases of 64 sources, three or four phases in a second.
+  // Those of one phase are asked together: 32 phases of 128 sources, one or two phases in a second.
   assert.ok(
-    perSecond(20).every(count => count === 192 || count === 256),
+    perSecond(20).every(count => count === 128 || count === 256),
     `later: ${perSecond(20)}`,
   )
-  assert.equal(new Set(sent.map(({ atMs }) => atMs)).size, 64)
+  assert.equal(new Set(sent.map(({ atMs }) => atMs)).size, 32)
 })
 
 test('the others keep their phase when a source goes, and a new one takes the free place', async t => {

@@ -100,8 +100,8 @@ describe('requests', () => {
     const asked = ['lo', 'nobody', 'br5', ...Array.from({ length: 40 }, (_, i) => `br${i}`)]
     const link = (name: string) =>
       new MessageBuilder(RTM_GETLINK, 0, new Uint8Array(IFINFOMSG)).text(IFLA_IFNAME, name).build()
-    const read = (message: Message) => {
-      const name = linkName(message)
+    const read = (view: DataView, at: number, end: number) => {
+      const name = linkName({ type: 0, flags: 0, view: new DataView(view.buffer, at, end - at) })
       if (name === 'br5') throw new NetlinkFormatError('missing', 16, 'not to my liking')
       return name
     }
@@ -124,7 +124,10 @@ describe('requests', () => {
     const names = await socket.dumpInPlace(all, linkName, 'list links')
     assert.deepEqual(new Set(names), new Set(['lo', ...Array.from({ length: 100 }, (_, i) => `br${i}`)]))
     assert.equal(names.length, 101)
-    await assert.rejects(socket.dumpInPlace(all, read, 'list links'), { code: 'EBADMSG' })
+    const fail = () => {
+      throw new NetlinkFormatError('missing', 16, 'not to my liking')
+    }
+    await assert.rejects(socket.dumpInPlace(all, fail, 'list links'), { code: 'EBADMSG' })
     // What was left of that dump is nobody's; messages that are kept are copies, not windows.
     const kept = await socket.dump(all)
     await socket.dumpInPlace(all, linkName, 'list links')

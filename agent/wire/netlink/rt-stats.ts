@@ -12,7 +12,7 @@ import {
   attributeType,
   NetlinkFormatError,
 } from './attributes.ts'
-import { FLAG, MESSAGE_HEADER, type Message } from './message.ts'
+import { FLAG, MESSAGE_HEADER, type Message, messageType } from './message.ts'
 import { attributesAfter, RTM } from './rt.ts'
 
 const STATS_HEADER = 12
@@ -160,19 +160,23 @@ export function readStats(message: Message): InterfaceStats {
   }
 }
 
-/** The interface that an RTM_NEWSTATS is about. */
-export function statsIfIndex({ view }: Message): number {
-  return view.byteLength < MESSAGE_HEADER + STATS_HEADER ? 0 : view.getUint32(MESSAGE_HEADER + 4, true)
+/** The interface that the RTM_NEWSTATS at byte `at` is about. */
+export function statsIfIndex(view: DataView, at: number): number {
+  return view.getUint32(at + MESSAGE_HEADER + 4, true)
 }
 
-/** Of an RTM_NEWSTATS the counters of the link and nothing else: made for thousands of them. */
-export function readLinkCounters({ type, view }: Message): LinkCounters {
-  const end = view.byteLength
-  const start = MESSAGE_HEADER + STATS_HEADER
-  if (type !== RTM.newStats || end < start) {
-    throw new NetlinkFormatError('wrong-size', 0, `message ${type} of ${end} bytes is no statistics`)
+/** Of the RTM_NEWSTATS in bytes `start` to `end` the counters of the link and nothing else: made for thousands of them. */
+export function readLinkCounters(view: DataView, start: number, end: number): LinkCounters {
+  const attributes = start + MESSAGE_HEADER + STATS_HEADER
+  const type = messageType(view, start)
+  if (type !== RTM.newStats || end < attributes) {
+    throw new NetlinkFormatError(
+      'wrong-size',
+      start,
+      `message ${type} of ${end - start} bytes is no statistics`,
+    )
   }
-  for (let at = start, length = 0; at < end; at += align4(length)) {
+  for (let at = attributes, length = 0; at < end; at += align4(length)) {
     length = attributeLength(view, at, end)
     if (attributeType(view, at) !== STATS.link64) continue
     if (length - ATTRIBUTE_HEADER < 8 * LINK_STATS64_LEAST) {
@@ -192,7 +196,7 @@ export function readLinkCounters({ type, view }: Message): LinkCounters {
       rxMissedErrors: view.getBigUint64(first + PLACE.rxMissedErrors, true),
     }
   }
-  throw new NetlinkFormatError('missing', 0, 'statistics without those of the link')
+  throw new NetlinkFormatError('missing', start, 'statistics without those of the link')
 }
 
 function cpuStats(offload: Attributes | undefined): LinkStats64 | undefined {

@@ -69,7 +69,7 @@ export function sampleSize(block: SampleBlock): number {
   let bytes = HEAD_BYTES + sample.size(value as ValueOf<SampleType>) + padded(tail?.length ?? 0)
   if (sample.records !== undefined) {
     bytes += 4
-    for (const record of records) bytes += recordSize(record)
+    for (let i = 0; i < records.length; i++) bytes += recordSize(records[i]!)
   }
   return bytes
 }
@@ -86,37 +86,44 @@ function recordSize(block: RecordBlock): number {
  */
 export function writeSample(writer: Writer, block: SampleBlock): void {
   if ('raw' in block) {
-    writeBlock(writer, block.enterprise, block.format, () => writer.bytes(block.raw, 'sample'))
+    const lengthAt = beginBlock(writer, block.enterprise, block.format)
+    writer.bytes(block.raw, 'sample')
+    endBlock(writer, lengthAt)
     return
   }
   const { sample, value, records, tail } = block
-  writeBlock(writer, sample.enterprise, sample.format, () => {
-    sample.write(writer, value as ValueOf<SampleType>)
-    if (sample.records !== undefined) {
-      writer.u32(records.length, 'records')
-      for (const record of records) writeRecord(writer, record)
-    }
-    if (tail !== undefined) writer.bytes(tail, 'tail')
-  })
+  const lengthAt = beginBlock(writer, sample.enterprise, sample.format)
+  sample.write(writer, value as ValueOf<SampleType>)
+  if (sample.records !== undefined) {
+    writer.u32(records.length, 'records')
+    for (let i = 0; i < records.length; i++) writeRecord(writer, records[i]!)
+  }
+  if (tail !== undefined) writer.bytes(tail, 'tail')
+  endBlock(writer, lengthAt)
 }
 
 function writeRecord(writer: Writer, block: RecordBlock): void {
   if ('raw' in block) {
-    writeBlock(writer, block.enterprise, block.format, () => writer.bytes(block.raw, 'record'))
+    const lengthAt = beginBlock(writer, block.enterprise, block.format)
+    writer.bytes(block.raw, 'record')
+    endBlock(writer, lengthAt)
     return
   }
   const { record, value, tail } = block
-  writeBlock(writer, record.enterprise, record.format, () => {
-    record.write(writer, value as ValueOf<Declaration>)
-    if (tail !== undefined) writer.bytes(tail, 'tail')
-  })
+  const lengthAt = beginBlock(writer, record.enterprise, record.format)
+  record.write(writer, value as ValueOf<Declaration>)
+  if (tail !== undefined) writer.bytes(tail, 'tail')
+  endBlock(writer, lengthAt)
 }
 
-/** Format, length and whatever `body` writes. */
-function writeBlock(writer: Writer, enterprise: number, format: number, body: () => void): void {
+/** Format, and room for the length of what follows; gives the place for endBlock(). */
+function beginBlock(writer: Writer, enterprise: number, format: number): number {
   writer.u32(dataFormat(enterprise, format), 'format')
   const lengthAt = writer.offset
   writer.u32(0, 'length')
-  body()
+  return lengthAt
+}
+
+function endBlock(writer: Writer, lengthAt: number): void {
   writer.view.setUint32(lengthAt, writer.offset - lengthAt - 4)
 }
