@@ -7,6 +7,7 @@ import type { InterfaceStats, LinkCounters } from '../wire/netlink/rt-stats.ts'
 import { type IfCounters, ifCounters } from '../wire/sflow/counters/interface.ts'
 import { UNKNOWN32 } from '../wire/struct.ts'
 import type { EthernetQuestion } from './interface-readers.ts'
+import type { Links } from './interface-statistics.ts'
 import type { Answer, BulkQuestion, CounterReader } from './reader.ts'
 
 export interface IfCountersSources {
@@ -16,7 +17,7 @@ export interface IfCountersSources {
   /** What its driver counts at the MAC. */
   readonly ethernet: EthernetQuestion
   /** Gives the same as stats() for many interfaces at once, by ifIndex. */
-  readonly links?: BulkQuestion<ReadonlyMap<number, LinkCounters>>
+  readonly links?: BulkQuestion<Links>
 }
 
 /** A driver that asks its firmware takes some milliseconds for an answer. */
@@ -33,7 +34,7 @@ export function ifCountersReader(sources: IfCountersSources): IfCountersReader {
  *
  * A class and no closures, as is what else there is for each interface: there may be thousands.
  */
-class IfCountersReader implements CounterReader<typeof ifCounters, ReadonlyMap<number, LinkCounters>> {
+class IfCountersReader implements CounterReader<typeof ifCounters, Links> {
   readonly record = ifCounters
   readonly #sources: IfCountersSources
   #last: Unicast | undefined
@@ -49,10 +50,12 @@ class IfCountersReader implements CounterReader<typeof ifCounters, ReadonlyMap<n
     return this.#asksMac && this.#sources.ethernet.mayCount ? undefined : this.#sources.links
   }
 
-  read(links?: ReadonlyMap<number, LinkCounters>): Answer<IfCounters | undefined> {
+  read(links?: Links): Answer<IfCounters | undefined> {
     if (links === undefined) return this.#ask()
     const port = this.#sources.port()
-    return this.#counters(port, links.get(port?.ifIndex ?? 0))
+    const link = links.get(port?.ifIndex ?? 0)
+    if (link instanceof Error) throw link
+    return this.#counters(port, link)
   }
 
   async #ask(): Promise<IfCounters | undefined> {

@@ -4,6 +4,7 @@ import {
   NETLINK_ROUTE,
   NetlinkSocket,
   type NetlinkSocketOptions,
+  type ReadInPlace,
 } from '../kernel/netlink-socket.ts'
 import { getPfc, type PfcState, readPfc } from '../wire/netlink/dcb.ts'
 import {
@@ -28,6 +29,9 @@ import {
 import { BULK_RECEIVE_BYTES, Questions } from './questions.ts'
 import { qdiscsOf } from './queues.ts'
 import type { BulkQuestion } from './reader.ts'
+
+/** The counters of links by ifIndex, or why they could not be read. Of one that is gone there is nothing. */
+export type Links = ReadonlyMap<number, LinkCounters | Error>
 
 /** The kernel answers at once: what has not come by then is lost, and holds back the questions behind it. */
 const SOCKET = { timeoutMs: 2000 } as const
@@ -83,14 +87,15 @@ export class InterfaceStatistics {
   }
 
   /** The counters of many links by ifIndex, those of 128 in one instant. */
-  readonly links: BulkQuestion<ReadonlyMap<number, LinkCounters>> = {
+  readonly links: BulkQuestion<Links> = {
     ask: async indexes => {
-      const links = new Map<number, LinkCounters>()
+      const links = new Map<number, LinkCounters | Error>()
       const question = (some: readonly number[]) => getStatsOfEach(some, ['link64'])
-      await this.#route.askAll(indexes, question, (view, at, end) => {
+      const take: ReadInPlace = (view, at, end) => {
         const counters = readLinkCounters(view, at, end)
         links.set(statsIfIndex(view, at), counters)
-      })
+      }
+      await this.#route.askAll(indexes, question, take, (ifIndex, error) => links.set(ifIndex, error))
       return links
     },
   }

@@ -5,6 +5,7 @@ import type { Message } from '../wire/netlink/message.ts'
 const MOST_AT_ONCE = 64
 /** And one of BULK_RECEIVE_BYTES for these, also where the system grants no more than usually. */
 const MOST_IN_BULK = 128
+const LEAST_IN_BULK = 8
 /** For a socket that is asked askAll(). */
 export const BULK_RECEIVE_BYTES = 1 << 20
 
@@ -26,6 +27,7 @@ export class Questions {
   /** What the questions are about, for errors: `read the statistics of interfaces`. */
   readonly #operation: string
   #waiting: Question[] = []
+  #mostInBulk = MOST_IN_BULK
 
   /** `socket` is this object's own from now on. */
   constructor(socket: AskedSocket, operation: string) {
@@ -46,20 +48,40 @@ export class Questions {
 
   /**
    * Asks about all of `subjects`: `ask` makes the questions about some of them, one behind the other, and `read` takes each
-   * answer where it was received. Those that there is no answer to are left out, as ask() would. Rejects when one is
-   * refused for another reason, or cannot be read.
+   * answer where it was received. Those that there is no answer to are left out, as ask() would; what is refused for
+   * another reason, or cannot be read, is told to `failed` and costs no other. Rejects when nobody answers.
    */
   async askAll<T>(
     subjects: readonly T[],
     ask: (some: readonly T[]) => Uint8Array<ArrayBuffer>,
     read: ReadInPlace,
+    failed: (subject: T, error: Error) => void,
   ): Promise<void> {
-    for (let first = 0; first < subjects.length; first += MOST_IN_BULK) {
-      const some = subjects.slice(first, first + MOST_IN_BULK)
-      const answers = await this.#socket.requestEachInPlace(ask(some), some.length, read, this.#operation)
-      for (const answer of answers) {
-        if (answer instanceof NetlinkError && !ABSENT.has(answer.code)) throw answer
+    for (let first = 0; first < subjects.length; ) {
+      const some = subjects.slice(first, first + this.#mostInBulk)
+      const answers = await this.#askSome(ask(some), some.length, read)
+      if (answers === undefined) continue
+      for (let i = 0; i < answers.length; i++) {
+        const answer = answers[i]
+        if (answer instanceof NetlinkError && !ABSENT.has(answer.code)) failed(some[i]!, answer)
       }
+      first += some.length
+    }
+  }
+
+  /** Undefined: the receive buffer was too small for so many answers, and fewer are to be asked for. */
+  async #askSome(
+    messages: Uint8Array<ArrayBuffer>,
+    count: number,
+    read: ReadInPlace,
+  ): Promise<readonly unknown[] | undefined> {
+    try {
+      return await this.#socket.requestEachInPlace(messages, count, read, this.#operation)
+    } catch (error) {
+      const isTooMuch = error instanceof NetlinkError && error.code === 'ENOBUFS' && count > LEAST_IN_BULK
+      if (!isTooMuch) throw error
+      this.#mostInBulk = Math.max(count >> 1, LEAST_IN_BULK)
+      return undefined
     }
   }
 

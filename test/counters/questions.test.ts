@@ -7,6 +7,8 @@ import type { Message } from '../../agent/wire/netlink/message.ts'
 const ENODEV = 19
 const EOPNOTSUPP = 95
 const EIO = 5
+const EBADMSG = 74
+const ENOBUFS = 105
 
 /** A socket that answers each message with its first byte, or refuses it with the errno that the byte is above 100. */
 function socket(fails?: Error) {
@@ -72,4 +74,47 @@ test('when nothing is known of any, all are told', async () => {
     all.map(one => (one as PromiseRejectedResult).reason.message),
     ['too many at once', 'too many at once'],
   )
+})
+
+test('of many that are asked together, what is refused or strange costs no other; what is gone is left out', async () => {
+  const sends: number[] = []
+  let room = 50
+  const asked: AskedSocket = {
+    ...socket().asked,
+    async requestEachInPlace(messages, count, read, operation) {
+      sends.push(count)
+      assert.equal(messages.length, count)
+      if (count > room) throw new NetlinkError(ENOBUFS, operation)
+      const view = new DataView(messages.buffer)
+      return Array.from({ length: count }, (_, i) => {
+        const subject = view.getUint8(i)
+        const refusal = { 3: ENODEV, 4: EOPNOTSUPP, 5: EIO, 7: EBADMSG }[subject]
+        return refusal === undefined ? read(view, i, i + 1) : new NetlinkError(refusal, operation)
+      })
+    },
+  }
+  const questions = new Questions(asked, 'ask them')
+  const numbers = Array.from({ length: 130 }, (_, i) => i)
+  const askAll = async () => {
+    const known: number[] = []
+    const failed: string[] = []
+    await questions.askAll(
+      numbers,
+      some => Uint8Array.from(some),
+      (view, at) => known.push(view.getUint8(at)),
+      (subject, error) => failed.push(`${subject} ${error.message}`),
+    )
+    return { known, failed }
+  }
+  const expected = {
+    known: numbers.filter(n => ![3, 4, 5, 7].includes(n)),
+    failed: ['5 ask them: EIO (i/o error)', '7 ask them: EBADMSG'],
+  }
+  assert.deepEqual(await askAll(), expected)
+  // The buffer turned out to be small: fewer are asked for from then on.
+  assert.deepEqual(sends.splice(0), [128, 64, 32, 32, 32, 32, 2])
+  assert.deepEqual(await askAll(), expected)
+  assert.deepEqual(sends.splice(0), [32, 32, 32, 32, 2])
+  room = 0
+  await assert.rejects(askAll(), { code: 'ENOBUFS' })
 })
