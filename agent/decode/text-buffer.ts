@@ -6,7 +6,7 @@
 /** One word is never longer than this; it is looked for before each. */
 const ROOM = 512
 /** What a store may reach past the end of a word. */
-const SLACK = 8
+const SLACK = 16
 
 /** The four digits of each number below 10,000, the first one in the lowest byte. */
 const QUADS = Uint32Array.from({ length: 10_000 }, (_, number) => packed(String(number).padStart(4, '0')))
@@ -30,6 +30,7 @@ function packed(text: string): number {
 export interface Literal {
   readonly length: number
   readonly first: number
+  readonly second: number
   readonly words: Float64Array
 }
 
@@ -39,7 +40,7 @@ export function literal(text: string): Literal {
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i)
   const view = new DataView(bytes.buffer)
   const words = Float64Array.from({ length: bytes.length / 8 }, (_, i) => view.getFloat64(8 * i, true))
-  return { length: text.length, first: words[0] ?? 0, words }
+  return { length: text.length, first: words[0] ?? 0, second: words[1] ?? 0, words }
 }
 
 /** Is given pieces that it may keep until it calls `done`, for ever if it does not. */
@@ -191,11 +192,14 @@ export class TextBuffer {
     this.#length = 0
   }
 
-  #copy({ length, first, words }: Literal): void {
+  #copy(text: Literal): void {
     const at = this.#length
-    this.#view.setFloat64(at, first, true)
-    for (let i = 1; i < words.length; i++) this.#view.setFloat64(at + 8 * i, words[i]!, true)
-    this.#length = at + length
+    const view = this.#view
+    // Most are no longer.
+    view.setFloat64(at, text.first, true)
+    view.setFloat64(at + 8, text.second, true)
+    for (let i = 2; i < text.words.length; i++) view.setFloat64(at + 8 * i, text.words[i]!, true)
+    this.#length = at + text.length
   }
 
   #digits(value: number): void {

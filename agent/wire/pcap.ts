@@ -83,6 +83,9 @@ export class PcapReader {
   #littleEndian = false
   #interfaces: CaptureInterface[] = []
   #packets = 0
+  /** Of the last record, and as nanoseconds. */
+  #second = 0
+  #secondTime = 0n
   readonly #noted = new Set<number>()
   readonly #fields = new PacketFields()
   /** Names of senders, because most captures have few of them. */
@@ -165,6 +168,7 @@ export class PcapReader {
     const view = this.#view
     const little = this.#littleEndian
     const [link] = this.#interfaces
+    const unit = Number(link!.nanosecondsPerUnit)
     while (this.#position + 16 <= this.#bytes.length) {
       const at = this.#position
       const captured = view.getUint32(at + 8, little)
@@ -172,9 +176,12 @@ export class PcapReader {
         throw this.#error('length', `packet ${this.#packets + 1} has ${captured} bytes`, at + 8)
       }
       if (at + 16 + captured > this.#bytes.length) return
-      const seconds = BigInt(view.getUint32(at, little))
-      const fraction = BigInt(view.getUint32(at + 4, little))
-      const time = seconds * 1_000_000_000n + fraction * link!.nanosecondsPerUnit
+      const seconds = view.getUint32(at, little)
+      if (seconds !== this.#second) {
+        this.#second = seconds
+        this.#secondTime = BigInt(seconds) * 1_000_000_000n
+      }
+      const time = this.#secondTime + BigInt(view.getUint32(at + 4, little) * unit)
       this.#position = at + 16 + captured
       this.#packet(link!, at + 16, captured, time)
     }
