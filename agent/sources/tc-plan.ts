@@ -13,7 +13,7 @@ import {
 import type { Direction } from './psample-samples.ts'
 
 /**
- *     magic "weir" · version u8 · direction u8 (0 ingress, 1 egress) · 0 u16 · instance u32 · ifIndex u32
+ *     magic "weir" · version u8 · direction u8 (0 ingress, 1 egress) · owns the clsact u8 · 0 u8 · instance u32 · ifIndex u32
  *
  * Numbers are little endian. 16 bytes are the most that the kernel takes.
  */
@@ -26,13 +26,16 @@ export interface Cookie {
   readonly instance: number
   readonly ifIndex: number
   readonly direction: Direction
+  /** The clsact was made for the sampler: who takes away the one may take away the other, also after a crash. */
+  readonly ownsHook?: boolean
 }
 
-export function makeCookie({ instance, ifIndex, direction }: Cookie): Uint8Array {
+export function makeCookie({ instance, ifIndex, direction, ownsHook }: Cookie): Uint8Array {
   const bytes = new DataView(new ArrayBuffer(COOKIE_BYTES))
   bytes.setUint32(0, MAGIC, true)
   bytes.setUint8(4, VERSION)
   bytes.setUint8(5, direction === 'ingress' ? 0 : 1)
+  bytes.setUint8(6, ownsHook ? 1 : 0)
   bytes.setUint32(8, instance, true)
   bytes.setUint32(12, ifIndex, true)
   return new Uint8Array(bytes.buffer)
@@ -47,6 +50,11 @@ export function keyOfCookie(view: DataView, offset: number, length: number, inst
   if (view.getUint8(offset + 4) !== VERSION || view.getUint32(offset + 8, true) !== instance) return -1
   const direction = view.getUint8(offset + 5)
   return direction > 1 ? -1 : view.getUint32(offset + 12, true) * 2 + direction
+}
+
+/** Whether the clsact was made for the sampler, which is one of ours. */
+export function ownsHook(filter: Filter): boolean {
+  return filter.sample?.cookie[6] === 1
 }
 
 /** One number for an interface and a direction. */

@@ -36,6 +36,7 @@ import {
   keyOfAction,
   keyOfCookie,
   makeCookie,
+  ownsHook,
   type Plan,
   planSampler,
   SAMPLER_HANDLE,
@@ -178,7 +179,7 @@ export class TcSamplers {
   /** The interfaces that a group of their own stands for; stays, since samples may still be under way. */
   readonly #portOfGroup = new Map<number, SampledPort>()
   readonly #portOfKey = new Map<number, SampledPort>()
-  /** Interfaces whose clsact is ours. */
+  /** Interfaces whose clsact is ours, or an earlier run's. */
   readonly #ownHooks = new Set<number>()
   /** Interfaces to look at; true: only because something happened to it, so that a change is a repair. */
   readonly #due = new Map<number, boolean>()
@@ -549,6 +550,7 @@ export class TcSamplers {
     let plan = planSampler(await read(), target, this.#instance, this.#canRetune)
     for (const filter of [...plan.remove, ...(plan.keep === undefined ? [] : [plan.keep])]) {
       this.#count(filter)
+      if (ownsHook(filter)) this.#ownHooks.add(ifIndex)
     }
     const isChange = plan.remove.length > 0 || plan.retune || plan.addAt !== undefined
     if (isChange) {
@@ -585,7 +587,8 @@ export class TcSamplers {
     plan: Plan,
   ): Promise<boolean> {
     const { ifIndex, name } = port
-    const cookie = makeCookie({ instance: this.#instance, ifIndex, direction })
+    const isOwn = this.#ownHooks.has(ifIndex)
+    const cookie = makeCookie({ instance: this.#instance, ifIndex, direction, ownsHook: isOwn })
     if (plan.keep !== undefined && plan.retune && target !== undefined) {
       try {
         const { index } = plan.keep.sample!

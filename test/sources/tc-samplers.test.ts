@@ -86,7 +86,7 @@ describe('tc samplers', () => {
     assert.equal(egress!.parent, CLSACT_EGRESS)
     assert.deepEqual(
       ingress!.action!.cookie,
-      makeCookie({ instance: INSTANCE, ifIndex: 2, direction: 'ingress' }),
+      makeCookie({ instance: INSTANCE, ifIndex: 2, direction: 'ingress', ownsHook: true }),
     )
     assert.equal(egress!.action!.group, 2)
     assert.ok(samplers.status().every(({ sampling, note }) => sampling && note === undefined))
@@ -223,6 +223,15 @@ describe('tc samplers', () => {
       kernel.filters.map(({ kind }) => kind),
       ['flower'],
     )
+  })
+
+  test('after a crash: a clsact that was made for samplers goes with them, another one stays', async t => {
+    const { kernel, start } = setUp(t, 2, 3)
+    kernel.qdiscs.set(3, 'clsact')
+    await start().apply([wanted(2), wanted(3)])
+    await start().apply([])
+    assert.deepEqual(kernel.filters, [])
+    assert.deepEqual([...kernel.qdiscs], [[3, 'clsact']])
   })
 
   test('after a crash: the same action goes on, a changed one is set right, one too many goes', async t => {

@@ -1,4 +1,4 @@
-/** What happens to a machine beside the agent: the clock is set, all interfaces go and come back. */
+/** What happens to a machine beside the agent: it is killed, the clock is set, all interfaces go and come back. */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { test } from 'node:test'
@@ -12,6 +12,7 @@ import {
   type Lab,
   listen,
   makeLab,
+  runWeir,
   sendFlow,
   sink,
   startAgent,
@@ -34,6 +35,18 @@ function settingsFor({ peer }: Lab): string {
     psample { }
     tc { switchport = ^eth0$ sw = on }
     pcap { dev = mgmt0 }`
+}
+
+/** What classifies packets on the interfaces of the host: queueing disciplines and filters. */
+function classifiers({ host }: Lab): string {
+  const tc = (...args: string[]) =>
+    execFileSync('tc', ['-n', host.namespace, ...args], { encoding: 'utf8' }).trim()
+  return ['eth0', 'mgmt0']
+    .flatMap(device => [
+      tc('qdisc', 'show', 'dev', device),
+      ...['ingress', 'egress'].map(direction => tc('filter', 'show', 'dev', device, direction)),
+    ])
+    .join('\n')
 }
 
 /** Samplers of tc on the host's eth0. */
@@ -93,4 +106,28 @@ test('the clock is set and all interfaces go: samples come again by themselves',
   await expectSamples(lab, collector)
   assert.equal(samplersOf(lab), 1)
   assert.equal((await agent.stop()).exit, 0)
+})
+
+test('killed: `weir cleanup`, or the next one that ends, leaves the interfaces as they were', async t => {
+  const lab = makeLab(t)
+  const before = classifiers(lab)
+  const kill = async () => {
+    const agent = startAgent(t, lab, settingsFor(lab))
+    await agent.line(/^running$/)
+    assert.equal(samplersOf(lab), 1)
+    agent.child.kill('SIGKILL')
+    await agent.ended
+    assert.equal(samplersOf(lab), 1, 'nobody could take it away')
+  }
+  await kill()
+  const cleanup = runWeir(t, ['ip', 'netns', 'exec', lab.host.namespace], ['cleanup'])
+  assert.equal(await cleanup.ended, 0, cleanup.stderr)
+  assert.equal(classifiers(lab), before)
+
+  await kill()
+  const next = startAgent(t, lab, settingsFor(lab))
+  await next.line(/^running$/)
+  assert.equal(samplersOf(lab), 1)
+  assert.equal((await next.stop()).exit, 0)
+  assert.equal(classifiers(lab), before)
 })

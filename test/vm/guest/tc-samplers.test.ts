@@ -432,8 +432,8 @@ test('after a crash: what is wanted is taken over, the rest removed, that of ano
   assert.equal((await next.counts())[0]!.packets, 20n)
   await next.stop()
   assert.deepEqual(rates('tcl'), [3])
-  // The qdisc may have been there before the crash: it stays.
-  assert.match(tc('qdisc show dev tcm'), /clsact/)
+  assert.match(tc('qdisc show dev tcl'), /clsact/, 'the other agent has a sampler there')
+  assert.doesNotMatch(tc('qdisc show dev tcm'), /clsact/)
 })
 
 test('the stop leaves nothing of ours, and twice is as once', async t => {
