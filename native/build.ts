@@ -38,7 +38,7 @@ export function libbpfFlags(folder: string): { compile: readonly string[]; link:
   const archives = ['libbpf.a', 'libelf.a', 'libeu.a'].map(file => join(folder, 'lib', file))
   return {
     compile: [`-I${join(folder, 'include')}`],
-    link: [...archives, '-l:libz.a', '-Wl,--exclude-libs,ALL'],
+    link: [...archives, '-l:libz.a', '-Wl,--exclude-libs,ALL', '-Wl,--gc-sections'],
   }
 }
 
@@ -63,7 +63,9 @@ export function buildAddon(
   }
   const sources = files.filter(file => file.endsWith('.c'))
   const options = [...FLAGS, ...compile, `-I${HEADERS}`, ...sources]
-  run(compiler, options, target, [...link, '-lpthread'], 'install gcc, or set CC')
+  // Code and constants in one segment: pages of padding are most of a small addon otherwise.
+  const more = ['-Wl,-z,noseparate-code', '-lpthread']
+  run(compiler, options, target, [...link, ...more], 'install gcc, or set CC')
   return true
 }
 

@@ -9,12 +9,13 @@
 #   libbpf.sh                    for this machine
 #   libbpf.sh TRIPLET SYSROOT    for others: TRIPLET-gcc compiles it against the C library in SYSROOT
 #
-# It is kept in ${XDG_CACHE_HOME:-~/.cache}/weir/libbpf-* and built again only when this script changes.
+# It is kept in ${XDG_CACHE_HOME:-~/.cache}/weir/libbpf, by the machine and by what this script says.
 set -eu
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/weir
+name=libbpf
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/weir/libbpf
 triplet=${1-}
-target=$cache/libbpf-${triplet:-host}
-recipe=$(cksum <"$0")
+architecture=$(dpkg --print-architecture)
+target=$cache/${triplet:-host}-$(cksum <"$0" | cut -d ' ' -f 1)
 compiler=gcc
 configure=
 if [ -n "$triplet" ]; then
@@ -22,50 +23,29 @@ if [ -n "$triplet" ]; then
   compiler="$compiler -L$2/usr/lib/$triplet -L$2/lib/$triplet"
   configure=--host=$triplet
 fi
-if [ "$(cat "$target/recipe" 2>/dev/null)" = "$recipe" ]; then
+mkdir -p "$cache"
+exec 9>"$cache/.${triplet:-host}.lock"
+flock 9
+if [ -d "$target" ]; then
   echo "$target"
   exit 0
 fi
 
-mkdir -p "$cache"
-work=$(mktemp -d "$cache/.libbpf-XXXXXX")
+work=$(mktemp -d "$cache/.work-XXXXXX")
 trap 'rm -rf "$work"' EXIT
-log=$work/log
-say() { printf 'libbpf: %s\n' "$*" >&2; }
-# run COMMAND...: its output is shown only when it fails.
-run() {
-  "$@" >>"$log" 2>&1 || {
-    tail -n 20 "$log" >&2
-    say "failed: $*"
-    exit 1
-  }
-}
-
-# The sources come from the Debian mirror that this machine already uses, whatever release it runs itself.
-mirror=$(apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' | sed -n 's/^Debian //p' | head -n 1)
-if [ -z "$mirror" ]; then
-  say "no Debian archive among this machine's apt sources (or 'apt-get update' was never run)"
-  exit 1
-fi
-apt=$work/apt
-mkdir -p "$apt/state/lists/partial" "$apt/cache/archives/partial" "$work/source"
-for release in trixie forky; do
-  echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $release main"
-done >"$apt/sources.list"
-get() {
-  run apt-get -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
-    -o Dir::State="$apt/state" -o Dir::State::status=/dev/null -o Dir::Cache="$apt/cache" \
-    -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none -o Acquire::Retries=3 \
-    -o APT::Update::Error-Mode=any "$@"
-}
+. "$(dirname "$(readlink -f "$0")")/debian.sh"
+mkdir "$work/source"
+debian_source deb-src trixie
+debian_source deb-src forky
 say "downloading the sources from Debian"
 cd "$work/source"
-get update
-get source --download-only libbpf/forky elfutils/trixie
+debian_get update
+debian_get source --download-only libbpf/forky elfutils/trixie
 for archive in *.orig.tar.*; do run tar -xf "$archive"; done
 
 say "building"
-flags='-O2 -fPIC -fvisibility=hidden'
+# Small: they work when the agent starts, and most of their functions are left out by the linker.
+flags='-Os -fPIC -fvisibility=hidden -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables'
 cd elfutils-*/
 run ./configure $configure CC="$compiler" --disable-debuginfod --disable-libdebuginfod --disable-nls --disable-demangler \
   --without-zstd --without-bzlib --without-lzma CFLAGS="$flags"
@@ -80,7 +60,5 @@ cp "$elf/lib/libeu.a" "$work/made/lib/"
 mkdir "$work/made/licences"
 for file in LICENSE.BSD-2-Clause LICENSE.LGPL-2.1; do cp "../$file" "$work/made/licences/libbpf-$file"; done
 for file in COPYING-LGPLV3 COPYING-GPLV2; do cp "$elf/$file" "$work/made/licences/elfutils-$file"; done
-echo "$recipe" >"$work/made/recipe"
-rm -rf "$target"
 mv "$work/made" "$target"
 echo "$target"

@@ -140,6 +140,7 @@ export async function buildTree(target: Target, folder: string, cache: string): 
   put('usr/lib/sysusers.d/weir.conf', readFileSync(join(root, 'packaging/system/weir.sysusers')))
   put('etc/init.d/weir', readFileSync(join(root, 'packaging/system/weir.init')), 0o755)
   put('usr/share/weir/weir.conf', readFileSync(join(root, 'conf/weir.conf')))
+  put('usr/share/weir/grafana/weir.json', readFileSync(join(root, 'conf/grafana/weir.json')))
   for (const name of readdirSync(join(root, 'conf/examples'))) {
     put(`usr/share/doc/weir/examples/${name}`, readFileSync(join(root, 'conf/examples', name)))
   }
