@@ -18,6 +18,7 @@ esac`),
   prerm: script(`case $1 in
   remove)
     stop_agent
+    disable_service
     touch $state/removed || true
     ;;
 esac`),
@@ -25,11 +26,8 @@ esac`),
   remove)
     remove_auto
     forget_service
-    if systemd; then systemctl daemon-reload || true; fi
     ;;
   purge)
-    remove_auto
-    forget_service
     purge
     ;;
 esac`),
@@ -41,7 +39,10 @@ export const RPM_SCRIPTS: Readonly<Record<string, string>> = {
 install_conf
 install_auto
 if [ "$1" -gt 1 ]; then restart_agent; else start_agent; fi`),
-  preun: body(`if [ "$1" = 0 ]; then stop_agent; fi`),
+  preun: body(`if [ "$1" = 0 ]; then
+  stop_agent
+  disable_service
+fi`),
   // rpm has no purge: a configuration that nobody has changed goes, another one stays as rpm's own do.
   postun: body(`if [ "$1" = 0 ]; then
   remove_auto
@@ -49,7 +50,6 @@ if [ "$1" -gt 1 ]; then restart_agent; else start_agent; fi`),
   if cmp -s $conf $state/weir.conf.packaged; then rm -f $conf; fi
   if [ -e $conf ]; then mv $conf $conf.rpmsave; fi
   purge
-  if systemd; then systemctl daemon-reload || true; fi
 fi`),
 }
 

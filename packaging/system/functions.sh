@@ -50,12 +50,7 @@ remove_auto() {
   if [ "$(readlink $auto)" = $state/hsflowd.auto ]; then rm -f $auto; fi
 }
 
-hsflowd_runs() {
-  for name in /proc/[0-9]*/comm; do
-    if [ "$(cat "$name" 2>/dev/null)" = hsflowd ]; then return 0; fi
-  done
-  return 1
-}
+hsflowd_runs() { grep -qsx hsflowd /proc/[0-9]*/comm; }
 
 # Starts the agent, or says why not and what to do.
 start_agent() {
@@ -71,18 +66,31 @@ TEXT
   if ! problems=$(weir check 2>&1); then
     echo "$problems"
     echo "weir: it is started when its configuration is right: edit it, run 'weir check', then 'systemctl start weir'"
-    if systemd; then systemctl --no-reload enable weir.service || true; fi
+    enable_service
     return 0
   fi
   if systemd; then
+    enable_service
     systemctl daemon-reload || true
-    systemctl enable weir.service || true
     systemctl start weir.service || echo "weir: it did not start: see 'systemctl status weir'"
   elif command -v update-rc.d >/dev/null; then
     update-rc.d weir defaults >/dev/null || true
     if [ ! -e /.dockerenv ] && [ -e /sbin/init ] && command -v runlevel >/dev/null; then
       /etc/init.d/weir start || true
     fi
+  fi
+}
+
+# Without the links of /etc/init.d, which systemctl would make as well: systemd takes its own file where it has one.
+enable_service() {
+  if systemd; then SYSTEMCTL_SKIP_SYSV=1 systemctl --quiet --no-reload enable weir.service || true; fi
+}
+
+# While systemd still has the file: of a service that it does not know it takes the script of /etc/init.d, which stays
+# until the package is purged.
+disable_service() {
+  if command -v systemctl >/dev/null; then
+    SYSTEMCTL_SKIP_SYSV=1 systemctl --quiet --no-reload disable weir.service 2>/dev/null || true
   fi
 }
 
@@ -107,11 +115,7 @@ stop_agent() {
 }
 
 forget_service() {
-  if systemd; then
-    systemctl disable weir.service || true
-  elif command -v systemctl >/dev/null; then
-    systemctl disable weir.service >/dev/null 2>&1 || true
-  fi
+  if systemd; then systemctl daemon-reload || true; fi
   rm -rf /run/weir
 }
 
