@@ -46,7 +46,7 @@ ${fileList(files).join('\n')}
     _topdir: join(work, 'top'),
     _dbpath: join(work, 'db'),
     _buildhost: 'localhost',
-    _binary_payload: `w${level}T0.xzdio`,
+    _binary_payload: level === 0 ? 'w.ufdio' : `w${level}T0.xzdio`,
     _build_id_links: 'none',
     __os_install_post: '%{nil}',
     debug_package: '%{nil}',

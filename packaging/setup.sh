@@ -58,12 +58,18 @@ vm() {
   node_modules/.bin/node test/vm/prepare.ts
 }
 
-# For another machine, too: the compilers of both, and the builder of each kind of package.
+# The builder of each kind of package.
+package_here() {
+  debian llvm-14 rpm xz-utils debian-archive-keyring
+  native
+}
+
+# For another machine, too: its compiler.
 package() {
   other=aarch64
   [ "$(dpkg --print-architecture)" = amd64 ] || other=x86-64
-  debian "gcc-$other-linux-gnu" llvm-14 rpm xz-utils debian-archive-keyring
-  native
+  debian "gcc-$other-linux-gnu"
+  package_here
 }
 
 case $step in
@@ -79,6 +85,9 @@ case $step in
     debian chromium
     # Container runtimes, a hypervisor and a message bus, as peers.
     debian podman crun runc busybox-static containerd containernetworking-plugins libvirt-daemon dbus-daemon
+    # Clean systems, to install packages into.
+    debian debootstrap
+    package_here
     vm
     ;;
   vm) vm ;;
@@ -87,6 +96,7 @@ case $step in
   packages)
     debian debootstrap qemu-user-static runc frr iproute2 iputils-ping tcpdump
     package
+    vm
     ;;
   *)
     say "unknown step '$step'"

@@ -1,64 +1,80 @@
 /**
  * Builds the packages that the tests install, and the clean systems that they are installed into, where they are not there
- * yet. The one for this machine is as it is given away; the others are compressed less, which takes minutes else.
+ * yet: `node test/packages/prepare.ts [here|all]`. With `here` only what is installed on this machine. None is compressed but
+ * those whose size is measured: compressing takes minutes.
  */
-import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { version } from '../../agent/version.ts'
-import { buildDeb } from '../../packaging/deb.ts'
+import { buildDeb, type PackageOptions } from '../../packaging/deb.ts'
 import { buildImage } from '../../packaging/image.ts'
 import { buildRpm } from '../../packaging/rpm.ts'
 import { TARGETS } from '../../packaging/targets.ts'
 import { buildTree, digestOf } from '../../packaging/tree.ts'
-import { PACKAGES } from './root.ts'
+import { COMPRESSED, NEXT, NEXT_VERSION, PACKAGES, prepareSystem, SYSTEMS } from './root.ts'
 
 const repository = join(import.meta.dirname, '../..')
+const all = process.argv[2] !== 'here'
 
-/** The releases of Debian that the packages are installed on. */
-const SUITES = ['bullseye', 'bookworm', 'trixie']
+/** What a package depends on beside its tree. */
+const RECIPES = [
+  'packaging/deb.ts',
+  'packaging/rpm.ts',
+  'packaging/image.ts',
+  'packaging/scripts.ts',
+  'packaging/system/functions.sh',
+].map(path => readFileSync(join(repository, path)))
+
+interface Wanted {
+  readonly build: (options: PackageOptions) => string
+  readonly folder: string
+  readonly version?: string
+  readonly level?: number
+  /** Also for the tests that are run by `npm test`. */
+  readonly here?: true
+}
+
+const WANTED: Readonly<Record<'amd64' | 'arm64', readonly Wanted[]>> = {
+  amd64: [
+    { build: buildDeb, folder: PACKAGES, here: true },
+    { build: buildDeb, folder: NEXT, version: NEXT_VERSION, here: true },
+    { build: buildRpm, folder: PACKAGES, here: true },
+    { build: buildImage, folder: PACKAGES },
+    { build: buildDeb, folder: COMPRESSED, level: 6 },
+  ],
+  arm64: [
+    { build: buildRpm, folder: PACKAGES },
+    { build: buildImage, folder: PACKAGES },
+    { build: buildDeb, folder: COMPRESSED, level: 6 },
+  ],
+}
 
 // A commit changes no package by its date.
 process.env.SOURCE_DATE_EPOCH ??= '1750000000'
-const output = PACKAGES
-mkdirSync(output, { recursive: true })
+const systems = SYSTEMS.map(name => prepareSystem(name))
 for (const target of TARGETS) {
-  const tree = join(output, `tree-${target.name}`)
+  const wanted = WANTED[target.name].filter(({ here }) => all || here)
+  if (wanted.length === 0) continue
+  const tree = join(PACKAGES, `tree-${target.name}`)
   const fresh = `${tree}.${process.pid}`
+  mkdirSync(PACKAGES, { recursive: true })
   await buildTree(target, fresh, join(repository, 'build'))
-  // The same files make the same packages.
-  const recipes = ['deb', 'rpm', 'image', 'scripts'].map(name =>
-    readFileSync(join(repository, `packaging/${name}.ts`)),
-  )
-  const functions = readFileSync(join(repository, 'packaging/system/functions.sh'))
-  const digest = createHash('sha256').update(digestOf(fresh))
-  for (const text of [...recipes, functions]) digest.update(text)
-  const stamp = join(output, `made-${target.name}`)
-  const wanted = digest.digest('hex')
-  if (readIfAny(stamp) === wanted) {
-    rmSync(fresh, { recursive: true })
-    continue
-  }
   rmSync(tree, { recursive: true, force: true })
   renameSync(fresh, tree)
-  const common = { target, version, tree, output }
-  console.log(`packages for ${target.name}`)
-  buildDeb({ ...common, level: target.name === 'amd64' ? 6 : 0 })
-  buildRpm({ ...common, level: 0 })
-  buildImage({ ...common, level: 0 })
-  writeFileSync(stamp, wanted)
-}
-for (const suite of SUITES) {
-  execFileSync('sh', [join(import.meta.dirname, 'root.sh'), suite, suite], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-  })
-}
-
-function readIfAny(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch {
-    return undefined
+  // The same files make the same packages.
+  const digest = createHash('sha256').update(digestOf(tree))
+  for (const text of RECIPES) digest.update(text)
+  const made = digest.digest('hex')
+  for (const { build, folder, ...rest } of wanted) {
+    const stamp = join(folder, `${target.name}-${build.name}.made`)
+    const [file, of] = existsSync(stamp) ? readFileSync(stamp, 'utf8').split('\n') : []
+    if (file !== undefined && of === made && existsSync(join(folder, file))) continue
+    if (file !== undefined) rmSync(join(folder, file), { force: true })
+    mkdirSync(folder, { recursive: true })
+    const built = build({ target, version, tree, level: 0, ...rest, output: folder })
+    console.log(`built ${basename(built)}`)
+    writeFileSync(stamp, `${basename(built)}\n${made}\n`)
   }
 }
+await Promise.all(systems)

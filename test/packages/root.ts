@@ -1,8 +1,10 @@
 /** A clean Debian system to install into: a layer in memory over one that is kept, in a network namespace of its own. */
 import { type ChildProcess, execFileSync, type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { version } from '../../agent/version.ts'
 import type { Scope } from '../support/lab.ts'
 
 const REPOSITORY = join(import.meta.dirname, '../..')
@@ -10,12 +12,46 @@ const REPOSITORY = join(import.meta.dirname, '../..')
 /** Where packages for tests are; test/packages/prepare.ts builds them. */
 export const PACKAGES = join(REPOSITORY, 'build/test-packages')
 
+/** Those that are compressed as they are given away. */
+export const COMPRESSED = join(PACKAGES, 'compressed')
+
+/** The Debian package of a newer version, to upgrade to. */
+export const NEXT = join(PACKAGES, 'next')
+export const NEXT_VERSION = `${version}+next`
+
+/** Packages that are in a system beside the smallest Debian of its release. */
+const ADDED = {
+  bullseye: [],
+  bookworm: [],
+  trixie: [],
+  'trixie-systemd': ['systemd', 'iproute2', 'iputils-ping', 'kmod'],
+} as const
+export type SystemName = keyof typeof ADDED
+export const SYSTEMS = Object.keys(ADDED) as SystemName[]
+
+/** The folder of a clean system, made first where it is missing: that takes half a minute. */
+export function systemFolder(name: SystemName): string {
+  return execFileSync('sh', recipe(name), { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }).trim()
+}
+
+/** Makes a clean system beside other things. */
+export async function prepareSystem(name: SystemName): Promise<void> {
+  const child = spawn('sh', recipe(name), { stdio: ['ignore', 'ignore', 'inherit'] })
+  const [status] = await once(child, 'exit')
+  if (status !== 0) throw new Error(`no clean system ${name}`)
+}
+
+/** The words of test/packages/root.sh. */
+function recipe(name: SystemName): string[] {
+  return [join(import.meta.dirname, 'root.sh'), name, name.split('-')[0]!, ...ADDED[name]]
+}
+
 /** The package file of this kind: `_amd64.deb`, `.x86_64.rpm`. */
-export function packageFile(ending: string): string {
-  const file = readdirSync(PACKAGES).find(name => name.endsWith(ending))
+export function packageFile(ending: string, folder = PACKAGES): string {
+  const file = readdirSync(folder).find(name => name.endsWith(ending))
   if (file === undefined)
-    throw new Error(`no package *${ending} in ${PACKAGES}: run 'node test/packages/prepare.ts'`)
-  return join(PACKAGES, file)
+    throw new Error(`no package *${ending} in ${folder}: run 'node test/packages/prepare.ts'`)
+  return join(folder, file)
 }
 
 /** The mounts that programs in the root expect; they are gone with the mount namespace of `ip netns exec`. */
@@ -45,14 +81,10 @@ export class Root {
     this.namespace = namespace
   }
 
-  /** The system `suite` of test/packages/root.sh, whose writes go to a layer that is removed with the test. */
-  static make(scope: Scope, suite: string, namespace: string): Root {
-    const script = join(import.meta.dirname, 'root.sh')
-    const lower = execFileSync('sh', [script, suite, suite], {
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'inherit'],
-    })
-    const work = mkdtempSync(join(tmpdir(), `weir-root-${suite}-`))
+  /** A clean system, whose writes go to a layer that is removed with the test. */
+  static make(scope: Scope, system: SystemName, namespace: string): Root {
+    const lower = systemFolder(system)
+    const work = mkdtempSync(join(tmpdir(), `weir-root-${system}-`))
     const made = new Root(join(work, 'root'), namespace)
     scope.after(() => {
       endProcesses(made)
@@ -61,7 +93,7 @@ export class Root {
     })
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1g', 'weir-root', work])
     for (const name of ['upper', 'work', 'root']) mkdirSync(join(work, name))
-    const layers = `lowerdir=${lower.trim()},upperdir=${work}/upper,workdir=${work}/work`
+    const layers = `lowerdir=${lower},upperdir=${work}/upper,workdir=${work}/work`
     execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', layers, made.path])
     return made
   }

@@ -1,0 +1,3 @@
+import { testsOn } from './debian.ts'
+
+testsOn('bookworm')
