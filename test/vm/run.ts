@@ -30,6 +30,10 @@ interface Options {
   readonly files: readonly string[]
   readonly timeoutSeconds: number
   readonly keep: boolean
+  /** The system that the guest sees, below its own layer of writes: this machine's own, or a folder. */
+  readonly root: string
+  /** Its first process, a script of this folder. */
+  readonly init: string
 }
 
 /** Runs the files in a guest, and once more, in another one, what fails; true when every test has passed. */
@@ -56,14 +60,14 @@ async function runGuest(image: Image, options: Options): Promise<Outcome> {
   const say = (line: string) => console.log(`[${image.name}] ${line}`)
   const out = await mkdtemp(join(tmpdir(), `weir-vm-${image.name}-`))
   try {
-    await layOut(out, image, 'tests')
+    await layOut(out, image, 'tests', options.init)
     await writeFile(join(out, 'job'), job(options.files))
     say(`booting Linux ${image.release}`)
     const started = performance.now()
     const seconds = () => `${((performance.now() - started) / 1000).toFixed(1)} s`
     const kernelConsole = await open(join(out, 'console'), 'a')
     const machine = spawnMachine(
-      [...qemu(image, out), '-serial', 'stdio', '-chardev', 'socket,id=job,fd=3', ...JOB_PORT],
+      [...qemu(image, out, options.root), '-serial', 'stdio', '-chardev', 'socket,id=job,fd=3', ...JOB_PORT],
       ['ignore', kernelConsole.fd, kernelConsole.fd, 'pipe'],
     )
     const deadline = setTimeout(() => {
@@ -103,9 +107,9 @@ async function runGuest(image: Image, options: Options): Promise<Outcome> {
 async function runShell(image: Image): Promise<void> {
   const out = await mkdtemp(join(tmpdir(), `weir-vm-${image.name}-`))
   try {
-    await layOut(out, image, 'shell')
+    await layOut(out, image, 'shell', 'init.sh')
     await ended(
-      spawnMachine([...qemu(image, out), '-serial', 'mon:stdio'], ['inherit', 'inherit', 'inherit']),
+      spawnMachine([...qemu(image, out, '/'), '-serial', 'mon:stdio'], ['inherit', 'inherit', 'inherit']),
     )
   } finally {
     await rm(out, { recursive: true, force: true })
@@ -113,8 +117,8 @@ async function runShell(image: Image): Promise<void> {
 }
 
 /** Puts init.sh and what it reads into the output share. */
-async function layOut(out: string, image: Image, what: 'tests' | 'shell'): Promise<void> {
-  await copyFile(join(import.meta.dirname, 'init.sh'), join(out, 'init.sh'))
+async function layOut(out: string, image: Image, what: 'tests' | 'shell', init: string): Promise<void> {
+  await copyFile(join(import.meta.dirname, init), join(out, 'init.sh'))
   const variables = [
     `WEIR_REPOSITORY=${quote(REPOSITORY)}`,
     `WEIR_WHAT=${what}`,
@@ -140,7 +144,7 @@ const JOB_PORT = ['-device', 'virtio-serial-pci', '-device', 'virtserialport,cha
  * The command line of a guest without KVM, disk or network. One processor: with two, emulated by a thread each, a
  * kernel that patches its own code while the other processor runs it crashes now and then.
  */
-function qemu(image: Image, out: string): string[] {
+function qemu(image: Image, out: string, root: string): string[] {
   const share = (tag: string, path: string, mode: string) => [
     ...['-fsdev', `local,id=${tag},path=${path.replaceAll(',', ',,')},security_model=none,${mode}`],
     ...['-device', `virtio-9p-pci,fsdev=${tag},mount_tag=${tag}`],
@@ -150,7 +154,7 @@ function qemu(image: Image, out: string): string[] {
     ...['qemu-system-x86_64', '-accel', 'tcg', '-cpu', 'max', '-smp', '1', '-m', '2048'],
     ...['-nodefaults', '-no-reboot', '-display', 'none', '-device', 'virtio-rng-pci'],
     ...['-kernel', image.kernel, '-initrd', image.initrd, '-append', append],
-    ...share('root', '/', 'readonly=on,multidevs=remap'),
+    ...share('root', root, 'readonly=on,multidevs=remap'),
     ...share('repository', REPOSITORY, 'readonly=on,multidevs=remap'),
     ...share('modules', image.modules, 'readonly=on'),
     ...share('out', out, 'writeout=immediate'),
@@ -191,13 +195,20 @@ async function main(): Promise<number> {
       timeout: { type: 'string', default: '1800' },
       keep: { type: 'boolean', default: false },
       shell: { type: 'boolean', default: false },
+      root: { type: 'string', default: '/' },
+      init: { type: 'string', default: 'init.sh' },
     },
   })
   const names = (Object.keys(KERNELS) as KernelName[]).filter(name => ['all', name].includes(values.kernel))
   if (names.length === 0)
     throw new Error(`no kernel '${values.kernel}'; there are ${Object.keys(KERNELS).join(', ')}`)
   const files = positionals.map(file => relative(REPOSITORY, resolve(file)))
-  const options = { timeoutSeconds: Number(values.timeout), keep: values.keep }
+  const options = {
+    timeoutSeconds: Number(values.timeout),
+    keep: values.keep,
+    root: values.root,
+    init: values.init,
+  }
   const images: Image[] = []
   for (const name of names) images.push(await prepareImage(name, line => console.error(`[${name}] ${line}`)))
   if (values.shell) {
