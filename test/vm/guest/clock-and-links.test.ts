@@ -113,8 +113,7 @@ test('killed: `weir cleanup`, or the next one that ends, leaves the interfaces a
   const before = classifiers(lab)
   const kill = async () => {
     const agent = startAgent(t, lab, settingsFor(lab))
-    await agent.line(/^running$/)
-    assert.equal(samplersOf(lab), 1)
+    await until('a sampler', () => samplersOf(lab) === 1, PATIENCE_MS)
     agent.child.kill('SIGKILL')
     await agent.ended
     assert.equal(samplersOf(lab), 1, 'nobody could take it away')
