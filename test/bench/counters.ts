@@ -105,7 +105,7 @@ async function costBench(namespace: string): Promise<void> {
       '%',
     )
     report('for one interface and poll', (all * INTERVAL_SECONDS * 1e4) / INTERFACES, 'µs')
-    report('resident memory', memoryOf(pid, 'VmRSS'), 'MB', 60)
+    report('resident memory', memoryOf(pid, 'VmRSS'), 'MB', 96)
     report('  of its own', memoryOf(pid, 'RssAnon'), 'MB')
     report('  most, at the start', memoryOf(pid, 'VmHWM'), 'MB')
     console.log(`    load of the machine: ${readFileSync('/proc/loadavg', 'utf8').trim()}`)
