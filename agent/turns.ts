@@ -1,7 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 
 /** Work on many things that can wait is done for this long, then others have their turn of the event loop. */
-const TURN_MS = 2
+const TURN_MS = 1
 
 /**
  * Calls `work` for each of `items`, in as many turns of the event loop as it takes: a host may have thousands of
