@@ -147,10 +147,12 @@ export function dropLab(scope: TestContext, where: 'first' | 'own'): DropLab {
     listen: (port = COLLECTOR_PORT) => listen(scope, peer, { address: '192.0.2.2', port }),
     async start(settings, { port = COLLECTOR_PORT, under = ['env'] } = {}) {
       const file = join(folder, `${++agents}.conf`)
+      // Two agents of one namespace have to differ.
+      const subAgentId = 100_000 + port - COLLECTOR_PORT
       const write = (blocks: string) =>
         writeFileSync(
           file,
-          `sFlow { polling = 0 collector { ip = 192.0.2.2 udpport = ${port} } ${blocks} }\n`,
+          `sFlow { polling = 0 subAgentId = ${subAgentId} collector { ip = 192.0.2.2 udpport = ${port} } ${blocks} }\n`,
         )
       write(`dropmon { ${settings} }`)
       const place = host === undefined ? [] : ['ip', 'netns', 'exec', host]
