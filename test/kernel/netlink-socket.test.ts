@@ -134,6 +134,23 @@ describe('requests', () => {
     assert.deepEqual(new Set(kept.map(linkName)), new Set(names))
   })
 
+  test('closed while questions are on their way', async () => {
+    const lo = new MessageBuilder(RTM_GETLINK, 0, new Uint8Array(IFINFOMSG)).text(IFLA_IFNAME, 'lo').build()
+    for (let i = 0; i < 20; i++) {
+      const socket = NetlinkSocket.open(NETLINK_ROUTE)
+      const questions = socket.requestEach([lo, lo, lo], 'ask')
+      // At once, and when they have been sent perhaps.
+      if (i % 2 === 1) await new Promise(resolve => setImmediate(resolve))
+      socket.close()
+      socket.close()
+      const end = await questions.then(
+        answers => answers.length,
+        (error: NetlinkError) => error.code,
+      )
+      assert.ok(end === 'ECANCELED' || (i % 2 === 1 && end === 3), `${end}`)
+    }
+  })
+
   test('more answers than the receive buffer holds: an error, and then service as before', async t => {
     const namespace = makeNamespace(t)
     const socket = open(t, NETLINK_ROUTE, { namespace, timeoutMs: 5000 })

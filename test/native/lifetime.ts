@@ -185,7 +185,7 @@ const steps: Record<string, () => Promise<void> | void> = {
   },
 }
 
-/** In a worker: sockets that receive, a request under way and a send under way; then the end. */
+/** In a worker: sockets that receive, requests under way and a send under way; then the end. */
 async function inWorker(how: string): Promise<void> {
   const socket = NetlinkSocket.open(NETLINK_ROUTE, { groups: [1] })
   await socket.dump(getLinks())
@@ -193,12 +193,16 @@ async function inWorker(how: string): Promise<void> {
   raw.receive({ slots: 64, slotBytes: 65536 }, () => {})
   openRaw()
   void socket.dump(getLinks()).catch(() => {})
+  // This one receives nothing until its questions have been sent.
+  const asking = NetlinkSocket.open(NETLINK_ROUTE)
+  void asking.requestEach([getLinks(), getLinks()]).catch(() => {})
   void raw.sendAsync(new Uint8Array(100), 'send').catch(() => {})
   parentPort!.postMessage('ready')
   if (how === 'exit') process.exit(0)
   if (how === 'throw') throw new Error('the worker fails')
   if (how === 'return') {
     socket.close()
+    asking.close()
     raw.close()
   }
 }
