@@ -101,7 +101,7 @@ class EthernetStatistics implements EthernetQuestion {
 
   async #ask(): Promise<EthernetStats | undefined> {
     const { statistics, driver } = this.#sources
-    const { adminUp = false, name = '' } = this.#port() ?? {}
+    const { adminUp = false, kind, name = '' } = this.#port() ?? {}
     if (this.#standard) {
       const stats = await statistics.ethernet(this.#ifIndex)
       if (counts(stats)) {
@@ -110,6 +110,7 @@ class EthernetStatistics implements EthernetQuestion {
       }
       if (adminUp) this.#hasNoStandard()
     }
+    if (kind !== undefined) this.#own = false
     if (!this.#own || driver === undefined) return undefined
     const stats = await driver.read(this.#ifIndex, name)
     if (!counts(stats) && adminUp) this.#own = false
