@@ -5,10 +5,13 @@ import {
   AnotherAgentError,
   networkNamespace,
   PID_FILE,
+  type RunningAgent,
   readPidFile,
   removePidFile,
   writePidFile,
 } from './pid-file.ts'
+
+const FOLDER = dirname(PID_FILE)
 
 /**
  * Two agents of one network namespace have different sub-agent ids: collectors tell them apart by it, and each takes the
@@ -22,7 +25,7 @@ export class Claim {
   readonly #log: Logger
   #path: string | undefined
 
-  constructor(file: string, log: Logger, folder = dirname(PID_FILE)) {
+  constructor(file: string, log: Logger, folder = FOLDER) {
     this.#file = file
     this.#log = log
     this.#folder = folder
@@ -30,8 +33,7 @@ export class Claim {
 
   /** Takes this id, and gives up the one before. Fails with a message that says who has it. */
   take(subAgentId: number): void {
-    const inode = /\d+/.exec(networkNamespace())![0]
-    const path = join(this.#folder, `agent-${inode}-${subAgentId}.pid`)
+    const path = claimFile(this.#folder, subAgentId)
     if (path === this.#path) return
     try {
       mkdirSync(this.#folder, { recursive: true })
@@ -66,4 +68,14 @@ export class Claim {
       if (/^agent-\d+-\d+\.pid$/.test(name) && readPidFile(path) === undefined) rmSync(path, { force: true })
     }
   }
+}
+
+/** The agent that runs in this network namespace with this id; undefined when none is known of. */
+export function claimant(subAgentId: number, folder = FOLDER): RunningAgent | undefined {
+  return readPidFile(claimFile(folder, subAgentId))
+}
+
+function claimFile(folder: string, subAgentId: number): string {
+  const inode = /\d+/.exec(networkNamespace())![0]
+  return join(folder, `agent-${inode}-${subAgentId}.pid`)
 }

@@ -1,7 +1,9 @@
+import { existsSync } from 'node:fs'
 import { Command } from 'commander'
-import { loadConfigFile } from '../config/load.ts'
+import { DEFAULT_FILES, loadConfigFile } from '../config/load.ts'
 import { createLogger } from '../health/log.ts'
 import { removeLeftovers } from '../leftovers.ts'
+import { claimant } from './claim.ts'
 import { PID_FILE, readPidFile } from './pid-file.ts'
 
 /** Of an agent whose configuration does not say another one. */
@@ -25,12 +27,28 @@ export function cleanupCommand(): Command {
 }
 
 async function cleanup(options: { file?: string; pidFile: string }): Promise<void> {
-  const agent = readPidFile(options.pidFile)
-  if (agent !== undefined) throw new Error(`the agent runs, process ${agent.pid}: it cleans up when it ends`)
-  // A file that is gone or broken is no reason to leave anything behind.
-  const loaded = await loadConfigFile(options.file).catch(() => undefined)
-  const instance = loaded?.config?.subAgentId ?? USUAL_SUB_AGENT
+  refuse(readPidFile(options.pidFile))
+  const instance = await subAgentOf(options.file)
+  // One that was started with -f has no pid file, and its samplers are not to be taken from under it.
+  refuse(claimant(instance))
   const isFound = await removeLeftovers({ log: createLogger('info'), instance })
   const whose = `an agent with subAgentId ${instance}`
   process.stdout.write(isFound ? `removed what ${whose} had left\n` : `nothing of ${whose} is left here\n`)
+}
+
+function refuse(running: { readonly pid: number } | undefined): void {
+  if (running !== undefined)
+    throw new Error(`the agent runs, process ${running.pid}: it cleans up when it ends`)
+}
+
+/** A usual file that is gone, or one that is broken, is no reason to leave anything behind. */
+async function subAgentOf(file: string | undefined): Promise<number> {
+  if (file === undefined && !DEFAULT_FILES.some(name => existsSync(name))) return USUAL_SUB_AGENT
+  const { config, file: path } = await loadConfigFile(file)
+  if (config === undefined) {
+    process.stderr.write(
+      `weir: ${path} has errors, so the agent is taken for ${USUAL_SUB_AGENT}: see weir check\n`,
+    )
+  }
+  return config?.subAgentId ?? USUAL_SUB_AGENT
 }

@@ -245,8 +245,20 @@ test('two agents of one network namespace have different sub-agent ids, whatever
     /^weir: not started: process \d+ with .*\.conf runs in this network namespace and has subAgentId 7, too: end it/m,
   )
   // One that has another id does not take that of the first when its file says so.
-  const { agent, write } = start(t, lab, `subAgentId = 8 ${collector}`)
+  const { agent, file, write } = start(t, lab, `subAgentId = 8 ${collector}`)
   await agent.line(/^running$/)
+  // Its samplers are not leftovers, whatever pid file the command looks at.
+  const inside = ['ip', 'netns', 'exec', lab.host.namespace]
+  const cleanup = async (path: string) => {
+    const command = runWeir(t, inside, ['cleanup', '-f', path, '--pid-file', join(lab.folder, 'none.pid')])
+    return { exit: await command.ended, ...command }
+  }
+  const early = await cleanup(file)
+  assert.equal(early.exit, 1)
+  assert.equal(early.stderr, `weir: the agent runs, process ${agent.child.pid}: it cleans up when it ends\n`)
+  const mistyped = await cleanup(`${file}x`)
+  assert.equal(mistyped.exit, 1)
+  assert.match(mistyped.stderr, /cannot read .*weir\.confx: it does not exist/)
   write(`subAgentId = 7 headerBytes = 64 ${collector}`)
   agent.child.kill('SIGHUP')
   await agent.line(/^subAgentId stays 8: process \d+ .* has subAgentId 7/)
@@ -255,6 +267,9 @@ test('two agents of one network namespace have different sub-agent ids, whatever
   await next.line(/^running$/)
   assert.equal((await next.stop()).exit, 0)
   assert.equal((await agent.stop()).exit, 0)
+  write(`subAgentId = 8 ${collector}`)
+  const late = await cleanup(file)
+  assert.equal(late.stdout, 'nothing of an agent with subAgentId 8 is left here\n', late.stderr)
 })
 
 test('the agent address is that of the run before, and a change of it is told', async t => {
