@@ -80,6 +80,8 @@ export class Agent {
   #running = false
   /** The end of the start and all changes of the configuration so far; one is made at a time. */
   #changes: Promise<void> = Promise.resolve()
+  /** Resolves when the start has ended, well or not. */
+  readonly #started = Promise.withResolvers<void>()
 
   /**
    * Builds all parts; nothing is opened before start(). `previousAddress`: what the agent was known by in its run before,
@@ -187,6 +189,7 @@ export class Agent {
   start(): Promise<void> {
     const started = this.#start()
     this.#changes = started.catch(() => {})
+    void this.#changes.then(this.#started.resolve)
     return started
   }
 
@@ -296,7 +299,10 @@ export class Agent {
     }
   }
 
-  /** A socket that answers questions about this agent; not yet listening. `group` as for ControlServer. */
+  /**
+   * A socket that answers questions about this agent, once it has started; not yet listening. `group` as for
+   * ControlServer.
+   */
   controlSocket(path: string, group: string | undefined): ControlServer {
     const exporter = this.#exporter
     const interfaces = this.#interfaces.byIndex
@@ -306,6 +312,7 @@ export class Agent {
       log: this.#log,
       exporter,
       interfaces,
+      started: this.#started.promise,
       observe: () => this.#observe(),
     })
   }

@@ -73,14 +73,15 @@ export async function runDaemon(
       .finally(() => manager.ready(`running with ${file}`))
   })
   try {
+    // Before anything is sampled or sent. One that was asked for has to be; the usual one may belong to the agent of
+    // another namespace.
+    if (options.control !== undefined) await control?.start()
+    else await tryControl(control, log)
     await removePrograms({ log, instance: config.subAgentId }).catch((error: Error) =>
       log.warn(`what an earlier run may have left is still there: ${error.message}`),
     )
     await agent.start()
     live.start()
-    // One that was asked for has to be; the usual one may belong to the agent of another namespace.
-    if (options.control !== undefined) await control?.start()
-    else await tryControl(control, log)
     manager.ready(`running with ${file}`)
     if (auto !== undefined) timers.push(every(AUTO_FILE_MS, () => updateAutoFile(auto, agent, log)))
     if (pidFile !== undefined) timers.push(every(HEARTBEAT_MS, () => touchPidFile(pidFile)))

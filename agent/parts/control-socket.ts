@@ -16,11 +16,13 @@ export interface ControlSocketOptions {
   readonly log: Logger
   readonly exporter: Exporter
   readonly interfaces: ReadonlyMap<number, Interface>
+  /** Before, questions wait for their answer. */
+  readonly started: Promise<void>
   readonly observe: () => Observed
 }
 
 export function controlSocket(options: ControlSocketOptions): ControlServer {
-  const { path, group, log, exporter, interfaces, observe } = options
+  const { path, group, log, exporter, interfaces, started, observe } = options
   const answers: Record<Question, (observed: Observed) => unknown> = {
     status: statusOf,
     ledger: ledgerOf,
@@ -33,7 +35,7 @@ export function controlSocket(options: ControlSocketOptions): ControlServer {
     path,
     group,
     log,
-    answer: question => answers[question](observe()),
+    answer: question => started.then(() => answers[question](observe())),
     openTap: (wanted, sink): OpenTap => {
       const { tap, end } = exporter.tap(filterOf(wanted, interfaces), sink)
       return { counts: tap, change: other => tap.change(filterOf(other, interfaces)), end }

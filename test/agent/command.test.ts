@@ -102,6 +102,26 @@ describe('weir run', () => {
     assert.match(readFileSync(file, 'utf8'), /^sFlow/)
   })
 
+  test('with a control socket that cannot be, nothing is sampled or sent', async t => {
+    const lab = makeLab(t)
+    const { peer, folder } = lab
+    const taken = join(folder, 'taken')
+    writeFileSync(taken, '')
+    const collector = listen(t, peer.namespace, { address: peer.mgmt0.ipv4, port: SFLOW_PORT })
+    for (const socket of [taken, join(taken, 'below')]) {
+      const agent = startAgent(
+        t,
+        lab,
+        `polling = 1 pcap { dev = eth0 sampling = 1 } collector { ip = ${peer.mgmt0.ipv4} }`,
+        { args: ['--control', socket] },
+      )
+      assert.equal(await agent.ended, 1)
+      assert.ok(agent.stderr.startsWith('weir: ') && agent.stderr.includes(socket), agent.stderr)
+      assert.doesNotMatch(agent.stdout + agent.stderr, /is sampled|"running"/)
+    }
+    assert.equal(collector.arrivals.length, 0)
+  })
+
   test('an agent that was killed and not yet waited for does not run', async t => {
     const folder = mkdtempSync(join(tmpdir(), `weir-zombie-${process.pid}-`))
     t.after(() => rmSync(folder, { recursive: true }))
