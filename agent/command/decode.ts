@@ -1,3 +1,4 @@
+import { type BigIntStats, fstatSync } from 'node:fs'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { Forwarder, type Target } from '../decode/forwarder.ts'
 import {
@@ -9,7 +10,7 @@ import {
   type Received,
 } from '../decode/input.ts'
 import { LineTime, sampleLines } from '../decode/line.ts'
-import { PacketFile } from '../decode/packet-file.ts'
+import { OutputError, PacketFile } from '../decode/packet-file.ts'
 import { type ScannedSample, Scanner } from '../decode/scanner.ts'
 import { sflowtoolLines } from '../decode/sflowtool.ts'
 import { Statistics } from '../decode/statistics.ts'
@@ -102,16 +103,15 @@ async function decode(file: string | undefined, options: Options): Promise<numbe
   let show: Show | undefined
   try {
     show = await Show.open(options)
-    await show.all(openInput(file, options, stop.signal))
+    await show.all(openInput(file, options, stop.signal, show))
     if (file !== undefined && show.shown === 0 && show.status === 0) {
       complain(`${nameOf(file)}: no datagram to UDP port ${options.port}`)
     }
     return show.status
   } catch (error) {
-    if (!(error instanceof WireError) && !isSystemError(error)) throw error
-    // What was to be written names itself.
-    const isInput = file !== undefined && show !== undefined
-    complain(isInput ? `${nameOf(file)}: ${error.message}` : error.message)
+    const isOutput = error instanceof OutputError
+    if (!isOutput && !(error instanceof WireError) && !isSystemError(error)) throw error
+    complain(isOutput || file === undefined ? error.message : `${nameOf(file)}: ${error.message}`)
     return 1
   } finally {
     await show?.close()
@@ -120,11 +120,23 @@ async function decode(file: string | undefined, options: Options): Promise<numbe
   }
 }
 
-function openInput(file: string | undefined, options: Options, signal: AbortSignal): Input {
-  if (file === '-') return fromStream(process.stdin, nameOf(file), options.port, signal)
-  if (file !== undefined) return fromFile(file, options.port, signal)
+/** What is to be written is opened when the input is open: where there is no input, a file that is there stays. */
+function openInput(file: string | undefined, options: Options, signal: AbortSignal, show: Show): Input {
+  const opened = (descriptor: number) => {
+    const stats = fstatSync(descriptor, { bigint: true })
+    // That it cannot be read shows when it is read.
+    if (!stats.isDirectory()) show.openFile(stats)
+  }
+  if (file === '-') {
+    opened(0)
+    return fromStream(process.stdin, nameOf(file), options.port, signal)
+  }
+  if (file !== undefined) return fromFile(file, options.port, signal, opened)
   const listen = options.listen ?? { address: undefined, port: SFLOW_PORT }
-  return fromUdp(listen, signal, address => complain(`listening on UDP ${address}`))
+  return fromUdp(listen, signal, address => {
+    show.openFile(undefined)
+    complain(`listening on UDP ${address}`)
+  })
 }
 
 function nameOf(file: string): string {
@@ -147,7 +159,7 @@ class Show {
   readonly #format: Format | undefined
   readonly #options: Options
   readonly #forwarders: readonly Forwarder[]
-  readonly #file: PacketFile | undefined
+  #file: PacketFile | undefined
   readonly #statistics: Statistics | undefined
   readonly #streams = new StreamWatch()
   readonly #scanner = new Scanner()
@@ -160,20 +172,32 @@ class Show {
     sample: (scanned: ScannedSample) => this.#sample(scanned),
   }
 
-  private constructor(options: Options, forwarders: readonly Forwarder[], file: PacketFile | undefined) {
+  private constructor(options: Options, forwarders: readonly Forwarder[]) {
     this.#options = options
     this.#format = formatOf(options)
     this.#forwarders = forwarders
-    this.#file = file
     this.#statistics = options.statistics === true ? new Statistics() : undefined
   }
 
-  /** Opens what the datagrams go to. Fails with an error of the system. */
+  /** Opens the sockets that the datagrams are passed on by. Fails with an OutputError. */
   static async open(options: Options): Promise<Show> {
-    const file = options.pcap === undefined ? undefined : openPacketFile(options.pcap, options.force === true)
-    // After the file: their sockets would hold the program when it cannot be made.
-    const forwarders = await Promise.all(options.forward.map(Forwarder.open))
-    return new Show(options, forwarders, file)
+    const forwarders: Forwarder[] = []
+    for (const target of options.forward) {
+      try {
+        forwarders.push(await Forwarder.open(target))
+      } catch (error) {
+        // The sockets of the others would hold the program.
+        for (const forwarder of forwarders) await forwarder.close()
+        throw new OutputError(`--forward ${target.host}: ${(error as Error).message}`)
+      }
+    }
+    return new Show(options, forwarders)
+  }
+
+  /** Opens the capture that is written, if there is one. `input` is what is read. Fails with an OutputError. */
+  openFile(input: BigIntStats | undefined): void {
+    const { pcap, force } = this.#options
+    if (pcap !== undefined) this.#file = openPacketFile(pcap, force === true, input)
   }
 
   async all(input: Input): Promise<void> {
@@ -274,13 +298,13 @@ class Show {
   }
 }
 
-function openPacketFile(path: string, overwrite: boolean): PacketFile {
+function openPacketFile(path: string, overwrite: boolean, input: BigIntStats | undefined): PacketFile {
   try {
-    return new PacketFile(path, overwrite)
+    return new PacketFile(path, overwrite, input)
   } catch (error) {
-    if (isSystemError(error) && error.code === 'EEXIST')
-      error.message = `${path} is there already; --force writes over it`
-    throw error
+    if (!isSystemError(error)) throw error
+    const isThere = error.code === 'EEXIST'
+    throw new OutputError(isThere ? `${path} is there already; --force writes over it` : error.message)
   }
 }
 

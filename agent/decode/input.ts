@@ -67,8 +67,8 @@ export async function* fromUdp(
   signal.addEventListener('abort', () => wake())
   const bound = socket.address()
   const name = endpoint(bound.address, bound.port)
-  listening(name)
   try {
+    listening(name)
     while (!signal.aborted) {
       if (failure !== undefined) throw failure
       if (waiting.length === 0) {
@@ -124,9 +124,23 @@ const MOST_BYTES_OF_ONE = 1 << 20
 /** A capture is read in pieces of this size: they stay in the caches of the processor while they are looked at. */
 const PIECE_BYTES = 128 * 1024
 
-/** Datagrams in a file. Fails with an error of the system when it cannot be read. */
-export function fromFile(path: string, port: number, signal: AbortSignal): Input {
-  return fromStream(createReadStream(path, { highWaterMark: PIECE_BYTES }), path, port, signal)
+/** Datagrams in a file. Fails with an error of the system when it cannot be read. `opened` is told its descriptor. */
+export async function* fromFile(
+  path: string,
+  port: number,
+  signal: AbortSignal,
+  opened?: (descriptor: number) => void,
+): Input {
+  const stream = createReadStream(path, { highWaterMark: PIECE_BYTES })
+  try {
+    const [descriptor] = await once(stream, 'open', { signal })
+    opened?.(descriptor)
+    yield* fromStream(stream, path, port, signal)
+  } catch (error) {
+    if (!signal.aborted) throw error
+  } finally {
+    stream.destroy()
+  }
 }
 
 /**

@@ -1,6 +1,15 @@
 /** Sampled headers as a capture that Wireshark, tshark and tcpdump read. */
 
-import { closeSync, openSync, statSync, writeSync } from 'node:fs'
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
 import { PcapngWriter, PcapWriter } from '../wire/pcap.ts'
 import { discardReason, meantDiscardReason } from '../wire/sflow/discard-reasons.ts'
 import { dataSourceType } from '../wire/sflow/enumerations.ts'
@@ -24,6 +33,9 @@ const LINK_TYPES: ReadonlyMap<number, number> = new Map([
 /** Interfaces that a pcapng file describes by themselves; packets of more share one for each link type. */
 const MOST_INTERFACES = 4096
 
+/** What is wrong with where something was to go, which the message names. */
+export class OutputError extends Error {}
+
 export class PacketFile {
   readonly path: string
   written = 0
@@ -36,12 +48,19 @@ export class PacketFile {
 
   /**
    * Creates the file: pcapng where its name ends so, else pcap with nanoseconds. Fails with an error of the system, also
-   * when there is a file of that name, unless it is to be written over; devices and pipes are written to.
+   * when there is a file of that name, unless it is to be written over; devices and pipes are written to. With an
+   * OutputError when it is `input`, which is being read; that stays as it is.
    */
-  constructor(path: string, overwrite: boolean) {
+  constructor(path: string, overwrite: boolean, input: BigIntStats | undefined) {
     this.path = path
-    const isFile = path !== '-' && (statSync(path, { throwIfNoEntry: false })?.isFile() ?? true)
-    this.#descriptor = path === '-' ? 1 : openSync(path, isFile && !overwrite ? 'wx' : 'w')
+    this.#descriptor = path === '-' ? 1 : openAsItIs(path, overwrite)
+    const output = fstatSync(this.#descriptor, { bigint: true })
+    if (output.isFile() && output.dev === input?.dev && output.ino === input.ino) {
+      this.close()
+      const name = path === '-' ? 'standard output' : path
+      throw new OutputError(`${name} is the file that is read: write to another one`)
+    }
+    if (path !== '-' && output.isFile()) ftruncateSync(this.#descriptor)
     const put = (bytes: Uint8Array) => {
       this.#pieces.push(bytes)
       this.#waiting += bytes.length
@@ -73,6 +92,13 @@ export class PacketFile {
     this.flush()
     if (this.#descriptor !== 1) closeSync(this.#descriptor)
   }
+}
+
+/** What the file has stays in it. */
+function openAsItIs(path: string, overwrite: boolean): number {
+  const isFile = statSync(path, { throwIfNoEntry: false })?.isFile() ?? true
+  const exclusive = isFile && !overwrite ? constants.O_EXCL : 0
+  return openSync(path, constants.O_WRONLY | constants.O_CREAT | exclusive)
 }
 
 function timeOf({ bytes, timestampAt }: ScannedSample, received: bigint | undefined): bigint {

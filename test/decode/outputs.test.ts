@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, linkSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, suite, test } from 'node:test'
@@ -120,6 +120,56 @@ suite('sampled headers as a capture that tshark reads', { concurrency: false }, 
     assert.equal(decode(['-w', file, '--force', '-'], input).status, 0)
     assert.deepEqual(tshark(file, ...FIELDS, 'frame.encap_type'), expected)
     assert.equal(decode(['-w', '/dev/null', '-'], input).status, 0)
+  })
+
+  test('what is read is not written over', () => {
+    const file = join(directory, 'read.pcap')
+    writeFileSync(file, input)
+    symlinkSync(file, join(directory, 'read-symbolic.pcapng'))
+    linkSync(file, join(directory, 'read-hard.pcap'))
+    for (const name of ['read.pcap', 'read-symbolic.pcapng', 'read-hard.pcap']) {
+      const output = join(directory, name)
+      assert.deepEqual(decode(['--force', '-w', output, file], input), {
+        status: 1,
+        out: '',
+        errors: `weir decode: ${output} is the file that is read: write to another one\n`,
+      })
+      assert.deepEqual(readFileSync(file), Buffer.from(input))
+    }
+    for (const words of [`--force -w "$0" - < "$0"`, `-w - "$0" >> "$0"`]) {
+      const line = `"$1" "$2" decode ${words}`
+      const { status, stderr } = spawnSync('sh', ['-c', line, file, process.execPath, MAIN], {
+        encoding: 'utf8',
+        timeout: 60_000,
+      })
+      assert.equal(status, 1, words)
+      assert.match(stderr, /is the file that is read: write to another one\n$/)
+      assert.deepEqual(readFileSync(file), Buffer.from(input))
+    }
+  })
+
+  test('without input, a file that is there stays and none is made', () => {
+    const there = join(directory, 'there.pcap')
+    writeFileSync(there, 'precious')
+    const none = join(directory, 'none.pcap')
+    for (const from of [
+      ['/no/such/file'],
+      [directory],
+      ['-l', '192.0.2.77:6343'],
+      ['-f', 'x'.repeat(64), '-'],
+    ]) {
+      assert.equal(decode(['--force', '-w', there, ...from], input).status, 1)
+      assert.equal(readFileSync(there, 'utf8'), 'precious', from.join(' '))
+      assert.equal(decode(['-w', none, ...from], input).status, 1)
+      assert.equal(existsSync(none), false, from.join(' '))
+    }
+  })
+
+  test('a shorter capture is written over a longer one', () => {
+    const file = join(directory, 'longer.pcap')
+    writeFileSync(file, Buffer.alloc(100_000, 1))
+    assert.equal(decode(['-w', file, '--force', '-'], input).status, 0)
+    assert.deepEqual(tshark(file, ...FIELDS, 'frame.encap_type'), expected)
   })
 
   test('to standard output, and not together with text', () => {
