@@ -10,9 +10,10 @@ export function positive(text: string): number {
 }
 
 export function udpPort(text: string): number {
-  const number = positive(text)
-  if (number > 65_535) throw new InvalidArgumentError('Expected a UDP port from 1 to 65535.')
-  return number
+  if (!/^[1-9]\d{0,4}$/.test(text) || Number(text) > 65_535) {
+    throw new InvalidArgumentError('Expected a port, 1 to 65535.')
+  }
+  return Number(text)
 }
 
 /** An address and a port, either of which may be all there is: then it is given as `last`. */

@@ -46,7 +46,8 @@ Output, on standard output:
 What is wrong goes to standard error, with the byte offset in the datagram and the path to the field; so do
 datagrams that are missing in a sequence, and restarts of an agent.
 
-Exit status: 0, or 1 when a datagram could not be decoded or had a broken structure (not for warnings).`
+Exit status: 0, or 1 when a datagram could not be decoded or had a broken structure (not for warnings), when there is none
+in the whole input, or when the input or an output could not be opened, read or written.`
 
 type Format = 'text' | 'json' | 'line' | 'sflowtool'
 
@@ -106,6 +107,8 @@ async function decode(file: string | undefined, options: Options): Promise<numbe
     await show.all(openInput(file, options, stop.signal, show))
     if (file !== undefined && show.shown === 0 && show.status === 0) {
       complain(`${nameOf(file)}: no datagram to UDP port ${options.port}`)
+      // One that was not read to its end may have some.
+      if (!stop.signal.aborted) show.status = 1
     }
     return show.status
   } catch (error) {

@@ -124,6 +124,9 @@ const MOST_BYTES_OF_ONE = 1 << 20
 /** A capture is read in pieces of this size: they stay in the caches of the processor while they are looked at. */
 const PIECE_BYTES = 128 * 1024
 
+/** What gzip writes begins with it. */
+const GZIP_MAGIC = 0x1f8b
+
 /** Datagrams in a file. Fails with an error of the system when it cannot be read. `opened` is told its descriptor. */
 export async function* fromFile(
   path: string,
@@ -158,6 +161,10 @@ export async function* fromStream(stream: Readable, name: string, port: number, 
       let bytes = piece
       if (capture === undefined) {
         begin = Buffer.concat([begin, piece])
+        if (begin.length >= 2 && begin.readUInt16BE(0) === GZIP_MAGIC) {
+          yield [{ from: name, reason: 'compressed by gzip: zcat FILE | weir decode -' }]
+          return
+        }
         if (!isPcap(begin)) {
           if (begin.length <= MOST_BYTES_OF_ONE) continue
           throw new Error(`${name}: neither a capture nor one datagram: over ${MOST_BYTES_OF_ONE} bytes`)
@@ -175,7 +182,16 @@ export async function* fromStream(stream: Readable, name: string, port: number, 
     signal.removeEventListener('abort', close)
   }
   if (capture !== undefined) capture.end()
-  else if (begin.length > 0) yield [{ bytes: fromHex(begin) ?? begin, from: name, time: undefined }]
+  else if (begin.length > 0) yield [one(begin, name)]
+}
+
+/** The datagram that is all there is in a file. */
+function one(bytes: Buffer, from: string): Received | Lost {
+  const digits = hexDigits(bytes)
+  if (digits === undefined) return { bytes, from, time: undefined }
+  if (digits.length % 2 === 1)
+    return { from, reason: `an odd number of hexadecimal digits: ${digits.length}` }
+  return { bytes: Buffer.from(digits, 'hex'), from, time: undefined }
 }
 
 function told(captured: Captured, name: string): Received | Lost {
@@ -186,8 +202,8 @@ function told(captured: Captured, name: string): Received | Lost {
   }
 }
 
-/** The bytes that text stands for, or undefined if it is not hexadecimal. */
-function fromHex(text: Buffer): Buffer | undefined {
+/** The digits of text, or undefined if it is not hexadecimal. */
+function hexDigits(text: Buffer): string | undefined {
   const digits = text.toString('latin1').replace(/#.*/g, '').replace(/\s+/g, '')
-  return digits.length % 2 === 0 && /^[0-9a-f]+$/i.test(digits) ? Buffer.from(digits, 'hex') : undefined
+  return /^[0-9a-f]+$/i.test(digits) ? digits : undefined
 }

@@ -173,9 +173,13 @@ export class FileFeed implements Feed {
   async run(model: TrafficModel, signal: AbortSignal): Promise<void> {
     let firstMs: number | undefined
     let datagrams = 0
+    let problem: string | undefined
     for await (const batch of fromFile(this.#path, this.#port, signal)) {
       for (const received of batch) {
-        if ('reason' in received) continue
+        if ('reason' in received) {
+          problem ??= received.reason
+          continue
+        }
         const timeMs = Number((received.time ?? 0n) / 1000n) / 1000
         firstMs ??= timeMs
         model.take(received.bytes, timeMs - firstMs)
@@ -186,7 +190,7 @@ export class FileFeed implements Feed {
     }
     this.note =
       datagrams === 0
-        ? `no datagram to UDP port ${this.#port}`
+        ? (problem ?? `no datagram to UDP port ${this.#port}`)
         : model.malformed > 0
           ? `the whole file, ${model.malformed} datagrams could not be decoded`
           : 'the whole file'

@@ -6,11 +6,14 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, suite, test } from 'node:test'
+import { gzipSync } from 'node:zlib'
 import { freePort } from '../support/free-port.ts'
 import { pcap } from './capture.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const VECTORS = join(ROOT, 'test/vectors/sflow')
+/** A name too long for any server to be asked for it. */
+const NO_HOST = 'x'.repeat(64)
 const directory = mkdtempSync(join(tmpdir(), 'weir-decode-'))
 after(() => rmSync(directory, { recursive: true }))
 
@@ -161,8 +164,30 @@ suite('told on standard error', { concurrency: false }, () => {
       1,
       'standard input: error: in datagram: version is 1952999795, not 5 at byte offset 0',
     ],
-    ['another port', ['-p', '6344', '-'], pcap(good), 0, 'standard input: no datagram to UDP port 6344'],
-    ['nothing', ['-'], new Uint8Array(0), 0, 'standard input: no datagram to UDP port 6343'],
+    ['another port', ['-p', '6344', '-'], pcap(good), 1, 'standard input: no datagram to UDP port 6344'],
+    ['nothing', ['-'], new Uint8Array(0), 1, 'standard input: no datagram to UDP port 6343'],
+    ['a capture without packets', ['-'], pcap(), 1, 'standard input: no datagram to UDP port 6343'],
+    [
+      'a capture that is compressed',
+      ['-'],
+      gzipSync(pcap(good)),
+      1,
+      'standard input: compressed by gzip: zcat FILE | weir decode -',
+    ],
+    [
+      'half a byte',
+      ['-'],
+      Buffer.from('00 00 00 05 0 # and no more'),
+      1,
+      'standard input: an odd number of hexadecimal digits: 9',
+    ],
+    [
+      'a target without an address',
+      ['--forward', NO_HOST, '-'],
+      good,
+      1,
+      `--forward ${NO_HOST}: getaddrinfo ENOTFOUND ${NO_HOST}`,
+    ],
     ['an address that is not here', ['-l', '192.0.2.77:6343'], good, 1, 'bind EADDRNOTAVAIL 192.0.2.77:6343'],
   ]
   for (const [name, args, input, status, errors] of rows) {
@@ -185,7 +210,13 @@ suite('told on standard error', { concurrency: false }, () => {
 
 suite('arguments', { concurrency: false }, () => {
   const rows: [args: string[], error: RegExp][] = [
-    [['--listen', '70000'], /Expected a UDP port from 1 to 65535/],
+    [['--listen', '70000'], /'70000' is invalid\. Expected a port, 1 to 65535\./],
+    [['--listen', '22x'], /'22x' is invalid\. Expected a port, 1 to 65535\./],
+    [['--port', '0', '-'], /'0' is invalid\. Expected a port, 1 to 65535\./],
+    [
+      ['--forward', '192.0.2.1:99999', '-'],
+      /'192\.0\.2\.1:99999' is invalid\. Expected a port, 1 to 65535\./,
+    ],
     [['--listen', '::1:6343'], /Expected PORT, ADDRESS:PORT or \[IPV6\]:PORT/],
     [['--count', '0', '-'], /Expected a whole number from 1 on/],
     [['--listen', '6343', '-'], /a file and --listen exclude each other/],
