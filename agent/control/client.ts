@@ -73,9 +73,9 @@ export class ControlClient {
     return subscribed as Wanted
   }
 
-  async unsubscribe(): Promise<StreamCounts | undefined> {
+  async unsubscribe(): Promise<StreamCounts | null> {
     const { unsubscribed } = await this.#request({ request: 'unsubscribe' })
-    return unsubscribed as StreamCounts | undefined
+    return unsubscribed as StreamCounts | null
   }
 
   close(): void {

@@ -264,9 +264,10 @@ class Connection {
     this.#send(id, { error })
   }
 
+  /** The sums of the stream, or null if there was none. */
   #unsubscribe(): unknown {
     const stream = this.#stream
-    if (stream === undefined) return undefined
+    if (stream === undefined) return null
     this.#stream = undefined
     this.#served.counts.subscribers--
     return stream.end()

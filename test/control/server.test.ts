@@ -135,7 +135,7 @@ test('each request has its answer, in order, with its id; a refused one disturbs
     errorOf(lines[12]).message,
     'a subscription has no "rate"; it has send, interfaces, every, perSecond',
   )
-  assert.deepEqual(lines[13], { weir: 1, id: 0 })
+  assert.deepEqual(lines[13], { weir: 1, id: 0, unsubscribed: null })
   assert.deepEqual(lines[14], { weir: 1, id: null, ledger: { question: 'ledger', asked: 2 } })
 })
 
