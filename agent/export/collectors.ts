@@ -58,7 +58,7 @@ export interface CollectorsOptions {
 /** Counts and state of one collector, for the status. */
 export interface CollectorStatus {
   readonly name: string
-  /** Numeric address in use, undefined until the name is resolved. */
+  /** Numeric address in use, or the one that is tried; undefined until the name is resolved. */
   readonly address: string | undefined
   readonly port: number
   /** Datagrams offered to this collector = sent + lost. */
@@ -174,8 +174,10 @@ class Collector {
   #sentAtMs: number | undefined
   /** Of sockets that are closed. */
   readonly #errorsBefore = new Map<string, number>()
-  /** A new socket will be tried. */
+  /** A new socket will be tried, unless the one that there is takes datagrams again before. */
   #reopening = false
+  /** The socket is to be replaced also when its address is still that of the name. */
+  #stale = false
   #problem: string | undefined
   /** When the network first, and last, reported that datagrams do not arrive. */
   #unreachable: { readonly sinceMs: number; lastMs: number } | undefined
@@ -198,7 +200,7 @@ class Collector {
     this.#notReady = options.ledger.loss(
       `collector ${config.name}`,
       'not-ready',
-      'no socket yet: the name is not resolved, or the device or namespace is missing',
+      'no socket yet: the name is not resolved, the device or namespace is missing, or there is no way there',
     )
     this.#notTaken = options.ledger.loss(
       `collector ${config.name}`,
@@ -285,11 +287,12 @@ class Collector {
     this.#retry(() => this.#reconnect())
   }
 
-  /** Opens a new socket, to a name after a new look-up. */
+  /** Opens a new socket, if one is still wanted; to a name after a new look-up, which is due either way. */
   #reconnect(): void {
+    if (this.#reopening) this.#stale = true
     this.#reopening = false
-    this.#address = undefined
-    this.start()
+    if (isIP(this.config.host) === 0) void this.#resolveAndConnect()
+    else if (this.#stale) this.#connect(this.config.host)
   }
 
   /** Datagrams leave, and the network says that they do not get there: nobody listens at the port, for example. */
@@ -304,6 +307,8 @@ class Collector {
   /** All were taken, and nothing speaks against their arrival. */
   #heard(): void {
     this.#retryMs = RETRY_MS
+    this.#reopening = false
+    this.#stale = false
     if (this.#unreachable !== undefined) {
       if (performance.now() - this.#unreachable.lastMs < HEARD_MS) return
       this.#unreachable = undefined
@@ -336,12 +341,16 @@ class Collector {
       this.#close()
       this.#socket = socket
       this.#address = address
+      this.#stale = false
       // Those of another address are another matter.
       if (address !== this.#reportedOf) this.#unreachable = undefined
       if (this.#unreachable === undefined) this.#problem = undefined
       this.#told.clear()
       this.#measured(socket)
     } catch (error) {
+      // As long as there is another socket, it is the one that is told of.
+      if (this.#socket === undefined) this.#address = address
+      this.#reopening = true
       this.#failed((error as Error).message, () => this.#reconnect())
     }
   }
@@ -354,7 +363,7 @@ class Collector {
       const first = addresses[0]
       if (first === undefined) throw new Error('the name has no address')
       // An address that is still among the answers is kept, whatever their order now.
-      if (this.#address === undefined || !addresses.includes(this.#address)) {
+      if (this.#stale || this.#address === undefined || !addresses.includes(this.#address)) {
         this.#log.info({ address: first }, `${host} is ${first}`)
         this.#connect(first)
       }
@@ -365,10 +374,7 @@ class Collector {
     } catch (error) {
       if (this.#stopped) return
       const reason = `cannot resolve '${host}': ${(error as Error).message}`
-      this.#failed(reason, () => {
-        this.#reopening = false
-        void this.#resolveAndConnect()
-      })
+      this.#failed(reason, () => this.#reconnect())
     }
   }
 

@@ -2,7 +2,12 @@ import assert from 'node:assert/strict'
 import { describe, mock, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import type { CollectorConfig } from '../../agent/config/config.ts'
-import { Collectors, type DatagramSocket, type SocketTarget } from '../../agent/export/collectors.ts'
+import {
+  type CollectorStatus,
+  Collectors,
+  type DatagramSocket,
+  type SocketTarget,
+} from '../../agent/export/collectors.ts'
 import { Ledger } from '../../agent/health/ledger.ts'
 import { createLogger } from '../../agent/health/log.ts'
 
@@ -150,6 +155,7 @@ describe('collectors', () => {
       under.send(memory, spans, 2)
       assert.equal(ledger.total('collector 192.0.2.1'), 2)
       assert.match(under.status()[0]!.problem!, /ENODEV/)
+      assert.equal(under.status()[0]!.address, '192.0.2.1')
       missing.length = 0
       mock.timers.tick(2000)
       under.send(memory, spans, 2)
@@ -220,6 +226,71 @@ describe('collectors', () => {
       mock.timers.tick(2000)
       assert.equal(net.opened.length, before + 1)
       assert.equal(net.closed.length, net.opened.length - 1)
+      under.stop()
+    } finally {
+      mock.timers.reset()
+    }
+  })
+
+  test('a socket that takes datagrams again is kept, and what waited to replace it is not told of', () => {
+    mock.timers.enable({ apis: ['setTimeout'] })
+    try {
+      const refusing = ['192.0.2.1']
+      const missing: string[] = []
+      const net = network(refusing, missing)
+      const { under } = collectors(['192.0.2.1'], net)
+      under.start()
+      under.send(memory, spans, 1)
+      refusing.length = 0
+      under.send(memory, spans, 1)
+      missing.push('192.0.2.1')
+      mock.timers.tick(60_000)
+      const [{ problem, address }] = under.status() as [CollectorStatus]
+      assert.deepEqual([problem, address], [undefined, '192.0.2.1'])
+      assert.equal(net.opened.length, 1)
+      // It could not be replaced, and works by itself again.
+      refusing.push('192.0.2.1')
+      under.send(memory, spans, 1)
+      mock.timers.tick(2000)
+      assert.match(under.status()[0]!.problem!, /ENODEV/)
+      under.send(memory, spans, 1)
+      missing.length = 0
+      mock.timers.tick(4000)
+      assert.equal(net.opened.length, 2)
+      under.stop()
+    } finally {
+      mock.timers.reset()
+    }
+  })
+
+  test('while the name of a refusing socket is looked up, its address is told', async () => {
+    mock.timers.enable({ apis: ['setTimeout'] })
+    try {
+      const net = network(['192.0.2.9'])
+      let answer: (addresses: string[]) => void = () => {}
+      const lookUp = () => new Promise<string[]>(resolve => (answer = resolve))
+      const { under, lines } = collectors(['collector.example'], net, lookUp)
+      under.start()
+      await setImmediate()
+      answer(['192.0.2.9'])
+      await setImmediate()
+      under.send(memory, spans, 1)
+      mock.timers.tick(2000)
+      await setImmediate()
+      under.send(memory, spans, 1)
+      assert.equal(under.status()[0]!.address, '192.0.2.9')
+      assert.ok(
+        lines.every(({ msg }) => !msg.includes('undefined')),
+        JSON.stringify(lines),
+      )
+      // A look-up that fails does not end the wish for a new socket.
+      answer([])
+      await setImmediate()
+      mock.timers.tick(60_000)
+      await setImmediate()
+      answer(['192.0.2.9'])
+      await setImmediate()
+      assert.deepEqual(net.opened, ['192.0.2.9', '192.0.2.9'])
       under.stop()
     } finally {
       mock.timers.reset()
