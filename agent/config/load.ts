@@ -3,6 +3,7 @@
 import { constants, existsSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { isIP, isIPv6 } from 'node:net'
+import { formatAddress, parseAddress } from './address.ts'
 import type {
   CollectorConfig,
   Config,
@@ -181,7 +182,8 @@ function checkRules({ values, places }: Parsed, problems: Problem[]): void {
     report('warning', 'dent', 'samplers without psample { } have no effect')
   }
 
-  if (values.nflog !== undefined && (values.nflog.group ?? values.nflogGroup) === undefined) {
+  // A group that was refused has its own error.
+  if (values.nflog !== undefined && !places.has('nflog.group') && !places.has('nflogGroup')) {
     report('warning', 'nflog', 'nflog { } without a group has no effect')
   }
 
@@ -220,6 +222,10 @@ function checkCollectors(collectors: Values['collector'], places: Parsed['places
     }
     if (ip === undefined) return
     const family = isIP(ip)
+    if (isNobody(ip)) report('error', `${path}.ip`, `${ip} is the address of no collector`)
+    if (isLinkLocal(ip) && !ip.includes('%') && (dev ?? vrf) === undefined) {
+      report('error', `${path}.ip`, `a link-local address needs dev: ${ip} may be on any link`)
+    }
     if (source !== undefined && family !== 0 && family !== isIP(source)) {
       const [wanted, given] = family === 4 ? ['IPv4', 'IPv6'] : ['IPv6', 'IPv4']
       report(
@@ -236,6 +242,16 @@ function checkCollectors(collectors: Values['collector'], places: Parsed['places
       report('warning', path, text)
     }
   })
+}
+
+/** Whether an address stands for none, or for all. */
+function isNobody(ip: string): boolean {
+  const bytes = parseAddress(ip)
+  return bytes !== undefined && ['0.0.0.0', '::', '255.255.255.255'].includes(formatAddress(bytes))
+}
+
+function isLinkLocal(ip: string): boolean {
+  return isIPv6(ip) && /^fe[89ab][\da-f]:/i.test(ip)
 }
 
 /** The speed that a name such as `10G` or `2.5g` stands for; undefined when it is something else. */

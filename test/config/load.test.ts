@@ -209,10 +209,12 @@ test('deep nesting and endless lists are read without recursion', () => {
 })
 
 test('property: values written into a file are read back', () => {
+  // Neither the unspecified address nor, without an interface, link-local ones are those of collectors.
+  const address = fc.ipV6().filter(ip => !/^[0:.]*$|^fe[89ab][\da-f]:/i.test(ip))
   const values = fc.record({
     sampling: fc.integer({ min: 0, max: 10_000_000 }),
     polling: fc.integer({ min: 0, max: 300 }),
-    collectors: fc.array(fc.tuple(fc.ipV6(), fc.integer({ min: 1, max: 65535 })), {
+    collectors: fc.array(fc.tuple(address, fc.integer({ min: 1, max: 65535 })), {
       minLength: 1,
       maxLength: 5,
     }),
