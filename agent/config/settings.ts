@@ -341,7 +341,7 @@ export const settings = {
       send: optional(
         kind.someOf('flows', 'counters', 'drops'),
         'flows,counters',
-        'Classes of samples it gets; else all.',
+        'Classes of samples it gets; else all. Figures of the agent (send in metrics) are of no class: each collector gets them.',
         {
           ours: true,
         },
@@ -468,7 +468,7 @@ export const settings = {
       send: setting(
         kind.onOff(),
         'off',
-        'Send them to the collectors, too, as rtmetric samples, each time the host is polled.',
+        'Send them to the collectors, too, whatever classes those get, as rtmetric samples, each time the host is polled.',
       ),
     },
     'Figures of the agent itself: what it sampled, sent and lost, and what it costs.',
