@@ -522,10 +522,12 @@ export class TcSamplers {
     }
     // Wishes that changed meanwhile may have left a sampler in the first direction: the next look ends it.
     if (this.#due.has(ifIndex)) return
-    if (DIRECTIONS.every(direction => !this.#samplers.has(samplerKey(ifIndex, direction)))) {
-      await this.#removeHook(control, port, hook)
-      this.#ports.delete(ifIndex)
-    }
+    const samplers = DIRECTIONS.map(direction => this.#samplers.get(samplerKey(ifIndex, direction))).filter(
+      sampler => sampler !== undefined,
+    )
+    // Where the kernel refuses the samplers there is nothing that would tell later whose the clsact is.
+    if (samplers.every(({ filter }) => filter === undefined)) await this.#removeHook(control, port, hook)
+    if (samplers.length === 0) this.#ports.delete(ifIndex)
   }
 
   async #addHook(control: TcSocket, port: Port): Promise<Hook> {

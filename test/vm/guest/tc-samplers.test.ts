@@ -396,6 +396,11 @@ test('no hardware to sample in: says what to set', async t => {
   const [status] = agent.status()
   assert.equal(status!.sampling, false)
   assert.match(status!.note!, /add an ingress sampler to tck: EOPNOTSUPP.*set sw = on/)
+  assert.doesNotMatch(
+    tc('qdisc show dev tck'),
+    /clsact/,
+    'no clsact is left, which would be nobody’s after a crash',
+  )
   await agent.apply([wanted('tck', { skipHw: true })])
   assert.equal(agent.status()[0]!.sampling, true)
   assert.match(tc('filter show dev tck ingress'), /skip_hw/)
