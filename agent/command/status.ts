@@ -7,7 +7,7 @@ import type { Status } from '../control/status.ts'
 import { warningsOf } from '../control/warnings.ts'
 import { inPart } from '../health/log.ts'
 import { escapeJson, printable } from '../health/printable.ts'
-import { duration, grouped, size, tableLines } from './table.ts'
+import { counted, duration, grouped, size, tableLines } from './table.ts'
 
 /** Two looks so far apart tell rates. */
 const APART_MS = 1000
@@ -133,15 +133,15 @@ function head({ agent, process, samples }: Status, before: Status, seconds: numb
   const address = agent.address === null ? 'none' : `${agent.address}${on}`
   const polling = agent.pollingSeconds === 0 ? 'off' : `every ${agent.pollingSeconds} s`
   const sent = [
-    [samples.flows, 'flow samples'],
-    [samples.counters, 'counters samples'],
-    [samples.drops, 'dropped packets'],
-    [samples.datagrams, 'datagrams'],
+    [samples.flows, 'flow sample'],
+    [samples.counters, 'counters sample'],
+    [samples.drops, 'dropped packet'],
+    [samples.datagrams, 'datagram'],
   ] as const
   return [
     `weir ${agent.version}, process ${agent.pid}, up ${duration(agent.uptimeSeconds)}, ${cpu.toFixed(1)} % of a core, ${size(process.residentBytes)}`,
     `agent address ${address}, sub-agent ${agent.subAgentId}, configuration ${printable(agent.configuration)}, polling ${polling}`,
-    `sent: ${sent.map(([count, what]) => `${grouped(count)} ${what}`).join(', ')}`,
+    `sent: ${sent.map(([count, what]) => counted(count, what)).join(', ')}`,
   ]
 }
 
@@ -214,7 +214,7 @@ function interfaceLines({ interfaces, sources }: Status, before: Status, rate: R
       ['interface', '>speed', 'link', 'sampled', '>samples', '>/s', '>pool', '>drops'],
       ...rows,
     ]),
-    ...more(sorted.length - most, 'interfaces'),
+    ...more(sorted.length - most, 'interface'),
   ]
 }
 
@@ -234,12 +234,12 @@ function dropLines({ drops }: Status, before: Status, rate: Rate, most: number):
         grouped(suppressed),
       ]
     })
-  if (rows.length === 0) return ['', 'no packets dropped that are reported']
+  if (rows.length === 0) return ['', 'no dropped packets reported']
   const others = drops.by.length - most + (drops.others?.pairs ?? 0)
   return [
     '',
     ...tableLines([['drop reason', '>code', 'interface', '>drops', '>/s', '>not sent'], ...rows]),
-    ...more(others, 'kinds of drops'),
+    ...more(others, 'kind of drops', 'kinds of drops'),
   ]
 }
 
@@ -254,7 +254,7 @@ function ledgerLines({ ledger: { identities, losses } }: Status): string[] {
       const sum = terms.length === 0 ? '0' : terms.join(' + ')
       const mark =
         difference === 0 ? '✓' : `✗ ${grouped(Math.abs(difference))} too ${difference > 0 ? 'few' : 'many'}`
-      return [printable(stage, 40), `${grouped(offered)} ${unit}`, `= ${printable(sum)}  ${mark}`]
+      return [printable(stage, 40), counted(offered, unit.slice(0, -1)), `= ${printable(sum)}  ${mark}`]
     })
   const lost = losses.filter(({ count }) => count > 0)
   const lines =
@@ -287,8 +287,8 @@ function logLines({ log }: Status): string[] {
   return last.length === 0 ? [] : ['', 'last warnings of the log (UTC)', ...last]
 }
 
-function more(count: number, what: string): string[] {
-  return count > 0 ? [`… and ${grouped(count)} more ${what} (--all)`] : []
+function more(count: number, one: string, many = `${one}s`): string[] {
+  return count > 0 ? [`… and ${counted(count, `more ${one}`, `more ${many}`)} (--all)`] : []
 }
 
 function rateText(perSecond: number): string {

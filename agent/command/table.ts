@@ -35,6 +35,11 @@ export function grouped(count: number): string {
   return count.toLocaleString('en-US')
 }
 
+/** A count and what is counted: `1 datagram`, `42,750 datagrams`. */
+export function counted(count: number, one: string, many = `${one}s`): string {
+  return `${grouped(count)} ${count === 1 ? one : many}`
+}
+
 /** A time in its two largest units: `3 d 4 h`, `12 min 5 s`, `0.4 s`. */
 export function duration(seconds: number): string {
   if (seconds < 10) return `${seconds.toFixed(1)} s`

@@ -1,3 +1,4 @@
+import { duration } from '../command/table.ts'
 import type { Status } from './status.ts'
 
 /** What is not as it should be with a running agent, and what to do about it. */
@@ -32,13 +33,11 @@ export function warningsOf(status: Status, before?: Status): Warning[] {
   }
   for (const { name, problem, address, ageSeconds, unreachableSeconds } of collectors) {
     if (problem !== undefined) {
-      const since =
-        unreachableSeconds === undefined ? '' : `, for ${Math.max(Math.round(unreachableSeconds), 1)} s`
+      const since = unreachableSeconds === undefined ? '' : `, for ${duration(unreachableSeconds)}`
       warn(`collector ${name}: ${problem}${since}`, mendOf(problem, address))
     } else if (address !== undefined && (ageSeconds ?? agent.uptimeSeconds) > SILENT_SECONDS) {
-      const seconds = Math.round(ageSeconds ?? agent.uptimeSeconds)
       warn(
-        `collector ${name} has got nothing for ${seconds} s`,
+        `collector ${name} has got nothing for ${duration(ageSeconds ?? agent.uptimeSeconds)}`,
         'look whether polling is on and what it is sent (send)',
       )
     }

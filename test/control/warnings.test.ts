@@ -90,11 +90,11 @@ const cases: {
         {
           ...collector,
           problem: 'datagrams to 192.0.2.9 port 6343 do not arrive: EHOSTUNREACH',
-          unreachableSeconds: 12.3,
+          unreachableSeconds: 225.3,
         },
       ],
     },
-    what: [/do not arrive: EHOSTUNREACH, for 12 s$/],
+    what: [/do not arrive: EHOSTUNREACH, for 3 min 45 s$/],
     mend: /^no host answers there: .* ip neigh show 192\.0\.2\.9 /,
   },
   ...[
@@ -120,7 +120,7 @@ const cases: {
   {
     name: 'silence',
     now: { collectors: [{ ...collector, ageSeconds: 100 }] },
-    what: [/^collector main has got nothing for 100 s$/],
+    what: [/^collector main has got nothing for 1 min 40 s$/],
   },
   {
     name: 'a module that is not there',
