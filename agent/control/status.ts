@@ -22,6 +22,8 @@ export interface Status {
   /** Those that are sampled, or have been. */
   readonly interfaces: readonly SampledInterface[]
   readonly drops: DropStatus | null
+  /** Blocks that listen for those who look, and cannot. */
+  readonly unheard: readonly Unheard[]
   readonly samples: {
     /** Flow samples written into datagrams, and merged into later ones because the feed's rate is finer. */
     readonly flows: number
@@ -48,6 +50,15 @@ export interface AgentStatus {
   readonly addressInterface: string | null
   readonly subAgentId: number
   readonly pollingSeconds: number
+  /** Whether a block of the configuration asks for packet samples. */
+  readonly wantsPackets: boolean
+}
+
+/** A server that does not listen. */
+export interface Unheard {
+  /** Its block: `web`, `metrics`. */
+  readonly name: string
+  readonly problem: string
 }
 
 export interface ProcessStatus {
@@ -139,6 +150,7 @@ export interface Observed {
   readonly drops: DropStatus | undefined
   readonly interfaces: ReadonlyMap<number, Interface>
   readonly sources: readonly RunningSource[]
+  readonly unheard: readonly Unheard[]
   interfaceCounters(): Promise<ReadonlyMap<number, LinkStats64>>
   /** How an interface is sampled by a sampler of ours. */
   sampledBy(ifIndex: number): SampledBy | undefined
@@ -164,12 +176,14 @@ export function statusOf(observed: Observed): Status {
       addressInterface: addressDevice ?? null,
       subAgentId: config.subAgentId,
       pollingSeconds: config.polling.seconds,
+      wantsPackets: wantsPackets(config),
     },
     process: processStatus(),
     collectors: observed.collectors,
     sources: sourcesOf(observed),
     interfaces: sampledInterfaces(observed),
     drops: observed.drops ?? null,
+    unheard: observed.unheard,
     samples: {
       flows: observed.sampler.exported,
       merged: observed.sampler.subSampled,
@@ -180,6 +194,13 @@ export function statusOf(observed: Observed): Status {
     ledger: ledgerOf(observed),
     log: recentProblems(),
   }
+}
+
+/** Counters alone may be all that is wanted. */
+function wantsPackets({ psample, tc, nflog, pcap, sampling }: Config): boolean {
+  // 1 in 0 of what rules log is none.
+  const wantsLogged = nflog !== undefined && sampling.rate > 0
+  return psample !== undefined || tc !== undefined || wantsLogged || pcap.length > 0
 }
 
 export function sourcesOf({ sources, ledger }: Observed): SourceStatus[] {

@@ -15,7 +15,7 @@ const SILENT_SECONDS = 60
 
 /** `before` is an earlier look at the same agent: what was lost since then is told as happening now. */
 export function warningsOf(status: Status, before?: Status): Warning[] {
-  const { agent, collectors, sources, interfaces, ledger } = status
+  const { agent, collectors, sources, interfaces, unheard, ledger } = status
   const warnings: Warning[] = []
   const warn = (what: string, mend: string) => void warnings.push({ what, mend })
 
@@ -49,11 +49,17 @@ export function warningsOf(status: Status, before?: Status): Warning[] {
   for (const { name, problem, sampledBy } of interfaces) {
     if (problem !== null) warn(`${name} is not sampled (${sampledBy}): ${problem}`, mendOfSampler(problem))
   }
-  const isSampling = interfaces.length > 0 || sources.some(({ name }) => name === 'psample')
-  if (!isSampling) {
+  const isSampling = interfaces.length > 0 || sources.some(({ name }) => FEEDS.has(name))
+  if (agent.wantsPackets && !isSampling) {
     warn(
       'no packets are sampled',
-      'add psample { }, tc { } or pcap { } to the configuration; see weir explain',
+      'look with weir explain whether an interface matches and is to be sampled, and at the log',
+    )
+  }
+  for (const { name, problem } of unheard) {
+    warn(
+      `${name}: ${problem}`,
+      `set another address with ${name} { listen = … }, or end what has this one and restart the agent`,
     )
   }
   for (const { stage, difference, unit } of ledger.identities) {
@@ -74,6 +80,9 @@ export function warningsOf(status: Status, before?: Status): Warning[] {
 
 /** Stages that count what was sent with less in it than there could be, and drops that were not to be sent. */
 const NO_LOSS: ReadonlySet<string> = new Set(['transit', 'sampled-header', 'psample-interface', 'notifier'])
+
+/** Sources whose samples others choose. */
+const FEEDS: ReadonlySet<string> = new Set(['psample', 'nflog'])
 
 /** States of sources in which nothing comes, and what to do. */
 const STATES: Readonly<Record<string, string>> = {

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { MetricsConfig } from '../config/config.ts'
 import { metricsOf } from '../control/metrics.ts'
-import type { Status } from '../control/status.ts'
+import type { Status, Unheard } from '../control/status.ts'
 import type { Datagrams } from '../export/datagrams.ts'
 import type { HttpServer } from '../health/http.ts'
 import type { Ledger, Loss } from '../health/ledger.ts'
@@ -39,6 +39,7 @@ export class MetricsReports {
   #figures: ProcessFigures | undefined
   #server: HttpServer | undefined
   #timer: NodeJS.Timeout | undefined
+  #problem: string | undefined
   #page = { atMs: Number.NEGATIVE_INFINITY, text: '' }
 
   constructor(options: MetricsReportsOptions) {
@@ -55,6 +56,7 @@ export class MetricsReports {
   async change(metrics: MetricsConfig | undefined, sendMs: number): Promise<void> {
     clearInterval(this.#timer)
     this.#timer = undefined
+    this.#problem = undefined
     if (!isDeepStrictEqual(metrics, this.#current)) {
       this.stop()
       if (metrics === undefined) return
@@ -64,11 +66,17 @@ export class MetricsReports {
       } catch (error) {
         // Tried again with the next change of the configuration.
         this.stop()
+        this.#problem = (error as Error).message
         throw error
       }
       this.#current = metrics
     }
     if (metrics?.send && sendMs > 0) this.#timer = setInterval(() => this.#send(), sendMs)
+  }
+
+  /** That it cannot listen, for the status. */
+  unheard(): Unheard[] {
+    return this.#problem === undefined ? [] : [{ name: 'metrics', problem: this.#problem }]
   }
 
   /** May be called twice. */

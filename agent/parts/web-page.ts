@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { WebConfig } from '../config/config.ts'
-import type { InterfaceStatus } from '../control/status.ts'
+import type { InterfaceStatus, Unheard } from '../control/status.ts'
 import type { Exporter } from '../export/exporter.ts'
 import type { HttpServer } from '../health/http.ts'
 import type { Logger } from '../health/log.ts'
@@ -24,6 +24,7 @@ export class WebPage {
   #current: WebConfig | undefined
   #server: HttpServer | undefined
   #live: LivePage | undefined
+  #problem: string | undefined
 
   constructor(options: WebPageOptions) {
     this.#options = options
@@ -32,6 +33,7 @@ export class WebPage {
 
   /** Starts, stops, or goes on with other settings. Fails with a message that names the address. */
   async change(web: WebConfig | undefined): Promise<void> {
+    this.#problem = undefined
     if (isDeepStrictEqual(web, this.#current)) return
     this.stop()
     if (web?.listen === undefined) return
@@ -62,12 +64,23 @@ export class WebPage {
       failed: error => this.#log.error({ err: error }, `the page has failed: ${error.message}`),
     })
     const isSocket = 'path' in web.listen
-    this.#server = await serveHttp(web.listen, pageSite({ live, token: web.token, isSocket }))
+    try {
+      this.#server = await serveHttp(web.listen, pageSite({ live, token: web.token, isSocket }))
+    } catch (error) {
+      // Tried again with the next change of the configuration.
+      this.#problem = (error as Error).message
+      throw error
+    }
     this.#live = live
     this.#current = web
     const where =
       'path' in web.listen ? web.listen.path : `http://${inUrl(web.listen.host)}:${web.listen.port}/`
     this.#log.info(`the page is at ${where}`)
+  }
+
+  /** That it cannot listen, for the status. */
+  unheard(): Unheard[] {
+    return this.#problem === undefined ? [] : [{ name: 'web', problem: this.#problem }]
   }
 
   /** May be called twice. */

@@ -203,3 +203,25 @@ test('weir status: text, JSON, watch, warnings, hostile names, and exit status',
   await agent.stop()
   assert.equal(await watching.ended, 3)
 })
+
+test('weir status: counters alone are no reason to warn, servers that cannot listen are', async t => {
+  const lab = makeLab(t)
+  const { peer, folder } = lab
+  const socket = join(folder, 'control.sock')
+  const taken = join(folder, 'taken')
+  writeFileSync(taken, '')
+  listen(t, peer.namespace, { address: peer.mgmt0.ipv4, port: SFLOW_PORT })
+  const counters = `polling = 1 collector { ip = ${peer.mgmt0.ipv4} }`
+  const agent = startAgent(t, lab, `${counters} metrics { listen = ${taken} } web { listen = ${taken} }`, {
+    args: ['--control', socket],
+  })
+  const { file } = await agent.line(/^running$/)
+  assert.deepEqual(
+    (await status(socket)).warnings.map(({ what }) => what),
+    ['metrics', 'web'].map(name => `${name}: ${taken}: something else than a socket is there`),
+  )
+  writeFileSync(file as string, `sFlow { ${counters} }`)
+  agent.child.kill('SIGHUP')
+  await until('no warning', async () => (await status(socket)).warnings.length === 0)
+  assert.equal((await weir('status', '--socket', socket)).exit, 0)
+})
