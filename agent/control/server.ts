@@ -1,8 +1,8 @@
-import { chmodSync, chownSync, readFileSync } from 'node:fs'
+import { chmodSync, readFileSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Logger } from '../health/log.ts'
 import { printable } from '../health/printable.ts'
-import { listenAtPath } from '../kernel/unix-socket.ts'
+import { listenAtPath, openToGroup } from '../kernel/unix-socket.ts'
 import { type ControlError, line, type Question, REQUEST_BYTES, readRequest } from './protocol.ts'
 import { SampleStream, type TapOpener } from './stream.ts'
 
@@ -82,9 +82,7 @@ export class ControlServer {
     try {
       // Nobody of the next group before nobody is of the last one.
       chmodSync(this.#options.path, 0o600)
-      if (gid === undefined) return
-      chownSync(this.#options.path, -1, gid)
-      chmodSync(this.#options.path, 0o660)
+      if (gid !== undefined) openToGroup(this.#options.path, gid)
     } catch (error) {
       throw new Error(`control.group is taken with the next start: ${(error as Error).message}`)
     }

@@ -32,10 +32,7 @@ export async function listenAtPath(server: Server, path: string, gid?: number): 
       // The name is there when this returns.
       process.umask(mask)
     })
-    if (gid !== undefined) {
-      chownSync(making, -1, gid)
-      chmodSync(making, 0o660)
-    }
+    if (gid !== undefined) openToGroup(making, gid)
     renameSync(making, path)
   } catch (error) {
     server.close()
@@ -47,6 +44,12 @@ export async function listenAtPath(server: Server, path: string, gid?: number): 
   return () => {
     if (inodeOf(path) === inode) rmSync(path, { force: true })
   }
+}
+
+/** Lets the group `gid` connect, beside the owner. */
+export function openToGroup(path: string, gid: number): void {
+  chownSync(path, -1, gid)
+  chmodSync(path, 0o660)
 }
 
 /** Removes a socket that nobody listens to; fails when somebody does, or when it is no socket. */
