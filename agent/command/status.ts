@@ -7,7 +7,8 @@ import type { Status } from '../control/status.ts'
 import { warningsOf } from '../control/warnings.ts'
 import { inPart } from '../health/log.ts'
 import { escapeJson, printable } from '../health/printable.ts'
-import { counted, duration, grouped, size, tableLines } from './table.ts'
+import { counted, duration, grouped, size } from '../quantities.ts'
+import { tableLines } from './table.ts'
 
 /** Two looks so far apart tell rates. */
 const APART_MS = 1000

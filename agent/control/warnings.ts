@@ -1,4 +1,4 @@
-import { duration } from '../command/table.ts'
+import { duration } from '../quantities.ts'
 import type { Status } from './status.ts'
 
 /** What is not as it should be with a running agent, and what to do about it. */

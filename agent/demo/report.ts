@@ -1,5 +1,6 @@
 /** What arrived at the demo's collector, from the JSON lines of `weir decode`, as tables for people. */
-import { size, tableLines } from '../command/table.ts'
+import { tableLines } from '../command/table.ts'
+import { size } from '../quantities.ts'
 import { DISCARD_REASONS } from '../wire/sflow/discard-reasons.ts'
 
 interface Row {
