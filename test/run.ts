@@ -5,7 +5,7 @@
 import { spawn } from 'node:child_process'
 import { globSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { MOST_AGAIN, passedAgain, readResults, writingResults } from './support/once-more.ts'
+import { onceMore, readResults, writingResults } from './support/once-more.ts'
 
 const root = join(import.meta.dirname, '..')
 const what = process.argv[2] ?? 'all'
@@ -31,11 +31,9 @@ async function runFiles(args: string[], files: string[]): Promise<number> {
   const status = await run(['--test', ...args, ...writingResults(file), ...files])
   if (status === 0) return 0
   const failed = (await readResults(file))?.failedFiles ?? []
-  if (failed.length === 0 || failed.length > MOST_AGAIN) return status
-  console.log(`\n== failed: ${failed.join(', ')}; once more, one after the other`)
-  const again = await run(['--test', '--test-timeout=300000', '--test-concurrency=1', ...failed])
-  if (again === 0) console.log(passedAgain(failed))
-  return again
+  const alone = ['--test', '--test-timeout=300000', '--test-concurrency=1']
+  const say = (line: string) => console.log(`== ${line}`)
+  return (await onceMore(failed, say, async again => (await run([...alone, ...again])) === 0)) ? 0 : status
 }
 
 interface Step {

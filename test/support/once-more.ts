@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import type { Results } from './results.ts'
 
 /** Where more files have failed, it is not by chance. */
-export const MOST_AGAIN = 5
+const MOST_AGAIN = 5
 
 /** Arguments of `node --test`: the output as usual, and the results in a file. */
 export function writingResults(file: string): string[] {
@@ -25,7 +25,15 @@ export async function readResults(file: string): Promise<Results | undefined> {
   return text === '' ? undefined : (JSON.parse(text) as Results)
 }
 
-/** What is said of files that failed at first. */
-export function passedAgain(files: readonly string[]): string {
-  return `UNSTEADY: failed at first and passed when run again: ${files.join(', ')}`
+/** Has `run` run the files that failed once more, unless there are too many or none; true when they pass then. */
+export async function onceMore(
+  failed: readonly string[],
+  say: (line: string) => void,
+  run: (files: readonly string[]) => Promise<boolean>,
+): Promise<boolean> {
+  if (failed.length === 0 || failed.length > MOST_AGAIN) return false
+  say(`failed: ${failed.join(', ')}; once more, alone`)
+  const passed = await run(failed)
+  if (passed) say(`UNSTEADY: failed at first and passed when run again: ${failed.join(', ')}`)
+  return passed
 }

@@ -14,7 +14,7 @@ import { join, relative, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Duplex } from 'node:stream'
 import { parseArgs } from 'node:util'
-import { MOST_AGAIN, passedAgain, readResults, writingResults } from '../support/once-more.ts'
+import { onceMore, readResults, writingResults } from '../support/once-more.ts'
 import { type Image, KERNELS, type KernelName, prepareImage } from './images.ts'
 
 const REPOSITORY = resolve(import.meta.dirname, '../..')
@@ -38,14 +38,10 @@ interface Options {
 
 /** Runs the files in a guest, and once more, in another one, what fails; true when every test has passed. */
 async function runTests(image: Image, options: Options): Promise<boolean> {
-  const first = await runGuest(image, options)
-  if (first.passed) return true
-  const again = first.failed
-  if (again.length === 0 || again.length > MOST_AGAIN) return false
-  console.log(`[${image.name}] failed: ${again.join(', ')}; once more`)
-  const second = await runGuest(image, { ...options, files: again })
-  if (second.passed) console.log(`[${image.name}] ${passedAgain(again)}`)
-  return second.passed
+  const { passed, failed } = await runGuest(image, options)
+  if (passed) return true
+  const say = (line: string) => console.log(`[${image.name}] ${line}`)
+  return onceMore(failed, say, async files => (await runGuest(image, { ...options, files })).passed)
 }
 
 interface Outcome {
