@@ -5,6 +5,7 @@ import { resolve } from 'node:path'
 import type { Config } from '../config/config.ts'
 import { pcapDecisions } from '../config/pcap-rule.ts'
 import { nearest, type Place, type Problem } from '../config/problem.ts'
+import { overridingRate } from '../config/sampling-rate.ts'
 import { createLogger } from '../health/log.ts'
 import { type Interface, Interfaces } from '../interfaces.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../kernel/netlink-socket.ts'
@@ -150,6 +151,22 @@ export function doubtsOf(config: Config, places: ReadonlyMap<string, Place>, mac
     const { rule, index } = byPcap.get(ifIndex)!
     if (rule === undefined) continue
     doubt(`pcap[${index}]`, `${name} is sampled by tc too: collectors count its packets twice`)
+  }
+  if (discovery === undefined && places.has('sampling')) {
+    const ports = new Set(chosen.map(({ ifIndex }) => interfaces.get(ifIndex)!))
+    for (const [ifIndex, { rule }] of byPcap) {
+      if (rule !== undefined && rule.sampling === undefined) ports.add(interfaces.get(ifIndex)!)
+    }
+    const others = [...ports].flatMap(port => {
+      const rate = overridingRate(config, port)
+      return rate === undefined ? [] : [{ name: port.name, ...rate }]
+    })
+    const [first] = others
+    if (first !== undefined) {
+      const more = others.length === 1 ? '' : `, and ${others.length - 1} more by theirs`
+      const text = `${first.name} is sampled 1 in ${first.rate} by its speed (${first.rule})${more}`
+      doubt('sampling', `${text}; sampling.bps_ratio = 0 takes this rate for all`)
+    }
   }
   if (psample !== undefined && tc !== undefined) {
     const wanted = [psample.ingress ? psample.group : 0, psample.egress ? psample.group + 1 : 0]

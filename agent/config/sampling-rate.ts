@@ -50,6 +50,17 @@ export function effectiveRate(
     : { rate: LEAST_RATE_BY_SPEED, rule: `speed ${name}: at least ${LEAST_RATE_BY_SPEED}` }
 }
 
+/** What the speed makes of `sampling` where the file says nothing of speeds; undefined where that is the rate itself. */
+export function overridingRate(
+  config: RateRules,
+  { speedBitsPerSecond }: { readonly speedBitsPerSecond: number },
+): EffectiveRate | undefined {
+  const { rate, bySpeed, bpsRatio } = config.sampling
+  if (bpsRatio !== undefined || bySpeed.has(speedName(speedBitsPerSecond))) return undefined
+  const effective = effectiveRate(config, { speedBitsPerSecond, adminUp: true })
+  return effective.rate === rate ? undefined : effective
+}
+
 /**
  * The name of a speed in `sampling.<speed>`: bit/s with the last 12, 9, 6 or 3 digits replaced by T, G, M or K.
  * What is cut off does not count: 2.5 Gb/s is `2G`.

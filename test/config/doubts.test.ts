@@ -87,6 +87,31 @@ const rows: [settings: string, doubts: readonly string[], more?: Partial<Machine
     ['group: PSAMPLE group 4 is used by 2 tc samplers of another program: those samples come too'],
     { sampleActions: [action(4), action(4, 5)] },
   ],
+  // As with hsflowd: what the file says for all speeds holds for those that are not known.
+  [
+    `${C} sampling = 10 pcap { dev = eth0 }`,
+    [
+      'sampling: eth0 is sampled 1 in 10000 by its speed (speed 10G / 1,000,000); sampling.bps_ratio = 0 takes this rate for all',
+    ],
+  ],
+  [
+    `${C} packetSamplingRate = 0 psample { } dent { } pcap { dev = eth0 }`,
+    [
+      'packetSamplingRate: swp1 is sampled 1 in 10000 by its speed (speed 10G / 1,000,000), and 1 more by theirs; sampling.bps_ratio = 0 takes this rate for all',
+    ],
+  ],
+  [`${C} sampling = 10 sampling.bps_ratio = 0 pcap { dev = eth0 }`, []],
+  [`${C} sampling = 10 sampling.10G = 100 pcap { dev = eth0 }`, []],
+  [`${C} sampling = 10 pcap { dev = eth0 sampling = 5 }`, []],
+  [`${C} sampling = 10000 pcap { dev = eth0 }`, []],
+  [
+    `${C} sampling = 10 pcap { dev = mgmt }`,
+    [],
+    { interfaces: new Map([[3, port(3, 'mgmt', { speedBitsPerSecond: 0 })]]) },
+  ],
+  [`${C} sampling = 10 psample { }`, []],
+  [`${C} pcap { dev = eth0 }`, []],
+  [`dns-sd { } sampling = 10 pcap { dev = eth0 }`, []],
   // Samplers of others are what it is for.
   [`${C} psample { }`, [], { sampleActions: [action(1)] }],
   [
