@@ -196,11 +196,20 @@ export function statusOf(observed: Observed): Status {
   }
 }
 
-/** Counters alone may be all that is wanted. */
-function wantsPackets({ psample, tc, nflog, pcap, sampling }: Config): boolean {
-  // 1 in 0 of what rules log is none.
-  const wantsLogged = nflog !== undefined && sampling.rate > 0
-  return psample !== undefined || tc !== undefined || wantsLogged || pcap.length > 0
+/** Whether a configuration asks for packet samples: counters alone may be all that is wanted. 1 in 0 asks for none. */
+export function wantsPackets({
+  psample,
+  tc,
+  nflog,
+  pcap,
+  sampling: { rate, bySpeed, bpsRatio },
+}: Config): boolean {
+  if (psample !== undefined || (nflog !== undefined && rate > 0)) return true
+  const bySpeeds = rate > 0 || (bpsRatio ?? 0) > 0 || [...bySpeed.values()].some(one => one > 0)
+  return (
+    (tc !== undefined && bySpeeds) ||
+    pcap.some(({ sampling }) => (sampling === undefined ? bySpeeds : sampling > 0))
+  )
 }
 
 export function sourcesOf({ sources, ledger }: Observed): SourceStatus[] {

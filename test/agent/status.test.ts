@@ -211,7 +211,7 @@ test('weir status: counters alone are no reason to warn, servers that cannot lis
   const taken = join(folder, 'taken')
   writeFileSync(taken, '')
   listen(t, peer.namespace, { address: peer.mgmt0.ipv4, port: SFLOW_PORT })
-  const counters = `polling = 1 collector { ip = ${peer.mgmt0.ipv4} }`
+  const counters = `polling = 1 pcap { sampling = 0 } collector { ip = ${peer.mgmt0.ipv4} }`
   const agent = startAgent(t, lab, `${counters} metrics { listen = ${taken} } web { listen = ${taken} }`, {
     args: ['--control', socket],
   })

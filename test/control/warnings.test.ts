@@ -1,7 +1,8 @@
 /** What is told to be wrong with a running agent, and what to do. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Status } from '../../agent/control/status.ts'
+import { loadConfig } from '../../agent/config/load.ts'
+import { type Status, wantsPackets } from '../../agent/control/status.ts'
 import { warningsOf } from '../../agent/control/warnings.ts'
 
 const collector = {
@@ -175,5 +176,24 @@ for (const { name, now, before, what, mend } of cases) {
     for (const [i, expected] of what.entries()) assert.match(warnings[i]!.what, expected)
     for (const warning of warnings) assert.ok(warning.mend.length > 10)
     if (mend !== undefined) assert.match(warnings[0]!.mend, mend)
+  })
+}
+
+const none = 'pcap { sampling = 0 }'
+for (const [settings, expected] of [
+  ['', false],
+  ['pcap { }', true],
+  [none, false],
+  [`${none} pcap { dev = eth0 }`, true],
+  ['sampling = 0 pcap { } tc { } nflog { group = 5 }', false],
+  ['sampling = 0 pcap { sampling = 5 }', true],
+  ['sampling = 0 sampling.10G = 5 pcap { }', true],
+  ['sampling = 0 sampling.bps_ratio = 5 tc { }', true],
+  ['sampling = 0 psample { }', true],
+  ['nflog { group = 5 }', true],
+] as const) {
+  test(`${settings || 'no block'} ${expected ? 'asks' : 'does not ask'} for packets`, () => {
+    const { config } = loadConfig(`sFlow { ${settings} collector { ip = 192.0.2.1 } }`, 'a')
+    assert.equal(wantsPackets(config!), expected)
   })
 }
