@@ -337,7 +337,7 @@ export class Agent {
         ...this.#nflog.sources(),
         ...this.#drops.sources(),
       ],
-      unheard: [...this.#metrics.unheard(), ...this.#web.unheard()],
+      unheard: [this.#metrics, this.#web].flatMap(({ listener }) => listener.unheard()),
       interfaceCounters: () => this.#interfacePolling.all(),
       sampledBy: ifIndex => this.#pcapSamplers.sampledBy(ifIndex) ?? this.#kernelSamplers.sampledBy(ifIndex),
     }

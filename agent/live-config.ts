@@ -21,7 +21,7 @@ export interface LiveConfigOptions {
   /** The text that it was read from. */
   readonly text: string
   readonly log: Logger
-  /** Takes each configuration that differs from the one before. */
+  /** Takes each configuration that differs from the one before, and the same again when the file was read again. */
   readonly onChange: (config: Config) => void
 }
 
@@ -98,7 +98,9 @@ export class LiveConfig {
     this.#config = config
     this.#watch()
     if (isOtherPlace) this.#discover()
-    if (!this.#settle()) this.#log.info(`${this.#file} was read again and says the same`)
+    if (this.#settle()) return
+    this.#log.info(`${this.#file} was read again and says the same`)
+    this.#onChange(this.#effective)
   }
 
   /** Looks up what the file wants looked up. */

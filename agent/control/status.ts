@@ -2,6 +2,7 @@ import type { Config } from '../config/config.ts'
 import type { CollectorStatus } from '../export/collectors.ts'
 import type { DatagramBalance } from '../export/exporter.ts'
 import type { Balance, Ledger } from '../health/ledger.ts'
+import type { Unheard } from '../health/listener.ts'
 import { type LogEntry, recentProblems } from '../health/log.ts'
 import type { Interface } from '../interfaces.ts'
 import type { DropStatus } from '../parts/drop-reports.ts'
@@ -52,13 +53,6 @@ export interface AgentStatus {
   readonly pollingSeconds: number
   /** Whether a block of the configuration asks for packet samples. */
   readonly wantsPackets: boolean
-}
-
-/** A server that does not listen. */
-export interface Unheard {
-  /** Its block: `web`, `metrics`. */
-  readonly name: string
-  readonly problem: string
 }
 
 export interface ProcessStatus {

@@ -59,7 +59,7 @@ export function warningsOf(status: Status, before?: Status): Warning[] {
   for (const { name, problem } of unheard) {
     warn(
       `${name}: ${problem}`,
-      `set another address with ${name} { listen = … }, or end what has this one and restart the agent`,
+      `set another address with ${name} { listen = … }, or end what has this one: it is tried again`,
     )
   }
   for (const { stage, difference, unit } of ledger.identities) {

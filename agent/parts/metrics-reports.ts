@@ -1,10 +1,11 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { isDeepStrictEqual } from 'node:util'
 import type { MetricsConfig } from '../config/config.ts'
 import { metricsOf } from '../control/metrics.ts'
-import type { Status, Unheard } from '../control/status.ts'
+import type { Status } from '../control/status.ts'
 import type { Datagrams } from '../export/datagrams.ts'
-import type { HttpServer } from '../health/http.ts'
 import type { Ledger, Loss } from '../health/ledger.ts'
+import { Listener } from '../health/listener.ts'
 import type { Logger } from '../health/log.ts'
 import { type Family, OPENMETRICS_TYPE } from '../health/openmetrics.ts'
 import { ProcessFigures } from '../health/process-figures.ts'
@@ -33,18 +34,16 @@ type Metric = ValueOf<typeof rtmetric>['metrics'][number]
 
 export class MetricsReports {
   readonly #options: MetricsReportsOptions
-  readonly #log: Logger
   readonly #tooLong: Loss
+  readonly listener: Listener
   #current: MetricsConfig | undefined
   #figures: ProcessFigures | undefined
-  #server: HttpServer | undefined
   #timer: NodeJS.Timeout | undefined
-  #problem: string | undefined
   #page = { atMs: Number.NEGATIVE_INFINITY, text: '' }
 
   constructor(options: MetricsReportsOptions) {
     this.#options = options
-    this.#log = options.log.child({ part: 'metrics' })
+    this.listener = new Listener('metrics', options.log.child({ part: 'metrics' }))
     this.#tooLong = options.ledger.loss(
       'metrics',
       'too-long',
@@ -52,57 +51,43 @@ export class MetricsReports {
     )
   }
 
-  /** Starts, stops or goes on with other settings; `sendMs` is the time between two samples. Fails when it cannot listen. */
+  /** Starts, stops or goes on with other settings; `sendMs` is the time between two samples. */
   async change(metrics: MetricsConfig | undefined, sendMs: number): Promise<void> {
     clearInterval(this.#timer)
     this.#timer = undefined
-    this.#problem = undefined
-    if (!isDeepStrictEqual(metrics, this.#current)) {
-      this.stop()
-      if (metrics === undefined) return
-      this.#figures = new ProcessFigures()
-      try {
-        if (metrics.listen !== undefined) await this.#listen(metrics.listen)
-      } catch (error) {
-        // Tried again with the next change of the configuration.
-        this.stop()
-        this.#problem = (error as Error).message
-        throw error
-      }
-      this.#current = metrics
-    }
-    if (metrics?.send && sendMs > 0) this.#timer = setInterval(() => this.#send(), sendMs)
-  }
-
-  /** That it cannot listen, for the status. */
-  unheard(): Unheard[] {
-    return this.#problem === undefined ? [] : [{ name: 'metrics', problem: this.#problem }]
+    const isSame = isDeepStrictEqual(metrics, this.#current)
+    if (!isSame) this.stop()
+    this.#current = metrics
+    if (metrics === undefined) return
+    this.#figures ??= new ProcessFigures()
+    if (metrics.send && sendMs > 0) this.#timer = setInterval(() => this.#send(), sendMs)
+    if (isSame) await this.listener.retry()
+    else if (metrics.listen !== undefined) await this.#listen(metrics.listen)
   }
 
   /** May be called twice. */
   stop(): void {
     clearInterval(this.#timer)
-    this.#server?.close()
+    this.listener.close()
     this.#figures?.stop()
-    this.#server = undefined
     this.#figures = undefined
     this.#current = undefined
   }
 
-  async #listen(address: NonNullable<MetricsConfig['listen']>): Promise<void> {
-    // Only then: the daemon does not carry a web server otherwise.
-    const { serveHttp } = await import('../health/http.ts')
-    this.#server = await serveHttp(address, (request, response) => {
-      const { pathname } = URL.parse(request.url ?? '', 'http://localhost') ?? { pathname: '' }
-      if (pathname !== '/metrics') {
-        response.writeHead(404, { 'Content-Type': 'text/plain' }).end('metrics are at /metrics\n')
-        return
-      }
-      response.writeHead(200, { 'Content-Type': OPENMETRICS_TYPE, 'Cache-Control': 'no-store' })
-      response.end(request.method === 'HEAD' ? undefined : this.#text())
-    })
+  #listen(address: NonNullable<MetricsConfig['listen']>): Promise<void> {
     const where = 'path' in address ? address.path : `${address.host} port ${address.port}`
-    this.#log.info(`metrics are at ${where}, /metrics`)
+    const told = `metrics are at ${where}, /metrics`
+    return this.listener.open({ address, told, answer: this.#answer })
+  }
+
+  readonly #answer = (request: IncomingMessage, response: ServerResponse): void => {
+    const { pathname } = URL.parse(request.url ?? '', 'http://localhost') ?? { pathname: '' }
+    if (pathname !== '/metrics') {
+      response.writeHead(404, { 'Content-Type': 'text/plain' }).end('metrics are at /metrics\n')
+      return
+    }
+    response.writeHead(200, { 'Content-Type': OPENMETRICS_TYPE, 'Cache-Control': 'no-store' })
+    response.end(request.method === 'HEAD' ? undefined : this.#text())
   }
 
   #text(): string {

@@ -1,8 +1,8 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { WebConfig } from '../config/config.ts'
-import type { InterfaceStatus, Unheard } from '../control/status.ts'
+import type { InterfaceStatus } from '../control/status.ts'
 import type { Exporter } from '../export/exporter.ts'
-import type { HttpServer } from '../health/http.ts'
+import { Listener } from '../health/listener.ts'
 import type { Logger } from '../health/log.ts'
 import type { LivePage } from '../web/live.ts'
 
@@ -21,25 +21,24 @@ const PER_SECOND = 2000
 export class WebPage {
   readonly #options: WebPageOptions
   readonly #log: Logger
+  readonly listener: Listener
   #current: WebConfig | undefined
-  #server: HttpServer | undefined
   #live: LivePage | undefined
-  #problem: string | undefined
 
   constructor(options: WebPageOptions) {
     this.#options = options
     this.#log = options.log.child({ part: 'web' })
+    this.listener = new Listener('web', this.#log)
   }
 
-  /** Starts, stops, or goes on with other settings. Fails with a message that names the address. */
+  /** Starts, stops, or goes on with other settings. */
   async change(web: WebConfig | undefined): Promise<void> {
-    this.#problem = undefined
-    if (isDeepStrictEqual(web, this.#current)) return
+    if (isDeepStrictEqual(web, this.#current)) return this.listener.retry()
     this.stop()
+    this.#current = web
     if (web?.listen === undefined) return
-    // Only then: the daemon does not carry a web server otherwise.
-    const [{ serveHttp }, { LivePage }, { pageSite }] = await Promise.all([
-      import('../health/http.ts'),
+    // Only then: the daemon does not carry a page otherwise.
+    const [{ LivePage }, { pageSite }] = await Promise.all([
       import('../web/live.ts'),
       import('../web/site.ts'),
     ])
@@ -63,32 +62,19 @@ export class WebPage {
       agent: () => address() ?? 'unknown',
       failed: error => this.#log.error({ err: error }, `the page has failed: ${error.message}`),
     })
-    const isSocket = 'path' in web.listen
-    try {
-      this.#server = await serveHttp(web.listen, pageSite({ live, token: web.token, isSocket }))
-    } catch (error) {
-      // Tried again with the next change of the configuration.
-      this.#problem = (error as Error).message
-      throw error
-    }
     this.#live = live
-    this.#current = web
+    const isSocket = 'path' in web.listen
     const where =
       'path' in web.listen ? web.listen.path : `http://${inUrl(web.listen.host)}:${web.listen.port}/`
-    this.#log.info(`the page is at ${where}`)
-  }
-
-  /** That it cannot listen, for the status. */
-  unheard(): Unheard[] {
-    return this.#problem === undefined ? [] : [{ name: 'web', problem: this.#problem }]
+    const answer = pageSite({ live, token: web.token, isSocket })
+    await this.listener.open({ address: web.listen, answer, told: `the page is at ${where}` })
   }
 
   /** May be called twice. */
   stop(): void {
     this.#live?.stop()
-    this.#server?.close()
+    this.listener.close()
     this.#live = undefined
-    this.#server = undefined
     this.#current = undefined
   }
 }

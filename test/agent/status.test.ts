@@ -1,7 +1,7 @@
 /** What a running agent tells of itself: control socket, `weir status`, and sums that hold to the packet. */
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { ControlClient } from '../../agent/control/client.ts'
@@ -220,6 +220,13 @@ test('weir status: counters alone are no reason to warn, servers that cannot lis
     (await status(socket)).warnings.map(({ what }) => what),
     ['metrics', 'web'].map(name => `${name}: ${taken}: something else than a socket is there`),
   )
+  // A file that says the same is a wish to try again.
+  const failures = () => agent.stderr.split('something else than a socket is there').length - 1
+  assert.equal(failures(), 2)
+  agent.child.kill('SIGHUP')
+  await until('two attempts more', () => failures() === 4)
+  rmSync(taken)
+  await until('that one of them listens', async () => (await status(socket)).warnings.length === 1)
   writeFileSync(file as string, `sFlow { ${counters} }`)
   agent.child.kill('SIGHUP')
   await until('no warning', async () => (await status(socket)).warnings.length === 0)
