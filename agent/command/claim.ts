@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { Logger } from '../health/log.ts'
 import {
@@ -37,7 +37,7 @@ export class Claim {
     if (path === this.#path) return
     try {
       mkdirSync(this.#folder, { recursive: true })
-      this.#sweep()
+      sweepClaims(this.#folder)
       writePidFile(path, this.#file)
     } catch (error) {
       if (error instanceof AnotherAgentError) {
@@ -60,13 +60,13 @@ export class Claim {
     if (this.#path !== undefined) removePidFile(this.#path)
     this.#path = undefined
   }
+}
 
-  /** Files of agents that were killed, perhaps in namespaces that are gone. */
-  #sweep(): void {
-    for (const name of readdirSync(this.#folder)) {
-      const path = join(this.#folder, name)
-      if (/^agent-\d+-\d+\.pid$/.test(name) && readPidFile(path) === undefined) rmSync(path, { force: true })
-    }
+/** Removes files of agents that were killed, perhaps in namespaces that are gone. */
+export function sweepClaims(folder = FOLDER): void {
+  for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+    const path = join(folder, name)
+    if (/^agent-\d+-\d+\.pid$/.test(name) && readPidFile(path) === undefined) rmSync(path, { force: true })
   }
 }
 

@@ -1,10 +1,11 @@
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync, readlinkSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 import { Command } from 'commander'
 import { DEFAULT_FILES, loadConfigFile } from '../config/load.ts'
 import { createLogger } from '../health/log.ts'
 import { removeLeftovers } from '../leftovers.ts'
-import { claimant } from './claim.ts'
-import { PID_FILE, readPidFile } from './pid-file.ts'
+import { claimant, sweepClaims } from './claim.ts'
+import { networkNamespace, PID_FILE, readPidFile, removeStalePidFile } from './pid-file.ts'
 
 /** Of an agent whose configuration does not say another one. */
 const USUAL_SUB_AGENT = 100_000
@@ -34,6 +35,38 @@ async function cleanup(options: { file?: string; pidFile: string }): Promise<voi
   const isFound = await removeLeftovers({ log: createLogger('info'), instance })
   const whose = `an agent with subAgentId ${instance}`
   process.stdout.write(isFound ? `removed what ${whose} had left\n` : `nothing of ${whose} is left here\n`)
+  sweepClaims()
+  const killed = removeStalePidFile(options.pidFile)
+  if (killed === undefined) return
+  const { pid, file, namespace } = killed
+  process.stdout.write(`removed ${options.pidFile} of process ${pid}, which has ended\n`)
+  const way = namespace === networkNamespace() ? undefined : wayInto(namespace)
+  if (way === undefined) return
+  process.stdout.write(
+    `it ran in another network namespace; what it left there is removed by \`${way} weir cleanup -f ${file}\`\n`,
+  )
+}
+
+/** A command that runs others in this network namespace; undefined when it is gone, and all that was in it. */
+function wayInto(namespace: string): string | undefined {
+  const inode = Number(/\d+/.exec(namespace)?.[0])
+  const name = list(NAMED).find(one => statSync(join(NAMED, one), { throwIfNoEntry: false })?.ino === inode)
+  if (name !== undefined) return `ip netns exec ${name}`
+  const pid = list('/proc').find(one => {
+    try {
+      return readlinkSync(`/proc/${one}/ns/net`) === namespace
+    } catch {
+      return false
+    }
+  })
+  return pid === undefined ? undefined : `nsenter -t ${pid} -n`
+}
+
+/** Of the namespaces that ip-netns(8) has given names. */
+const NAMED = '/run/netns'
+
+function list(folder: string): string[] {
+  return existsSync(folder) ? readdirSync(folder) : []
 }
 
 function refuse(running: { readonly pid: number } | undefined): void {

@@ -87,9 +87,22 @@ export function pidFileAge(path: string): number {
 
 /** The running agent that a pid file names; undefined when there is none, or it has ended. */
 export function readPidFile(path: string): RunningAgent | undefined {
+  const named = namedBy(path)
+  return named?.isRunning ? named : undefined
+}
+
+/** Removes the file of an agent that has ended without doing it itself. Gives what it said; undefined if there is none. */
+export function removeStalePidFile(path: string): RunningAgent | undefined {
+  const named = namedBy(path)
+  if (named === undefined || named.isRunning) return undefined
+  rmSync(path, { force: true })
+  return named
+}
+
+function namedBy(path: string): (RunningAgent & { readonly isRunning: boolean }) | undefined {
   const [pid = '', started, file, namespace = ''] = readIfAny(path)?.split('\n') ?? []
-  if (file === undefined || !/^\d+$/.test(pid) || started !== startTime(Number(pid))) return undefined
-  return { pid: Number(pid), file, namespace }
+  if (file === undefined || !/^\d+$/.test(pid)) return undefined
+  return { pid: Number(pid), file, namespace, isRunning: started === startTime(Number(pid)) }
 }
 
 /** Removes the file if it is that of this process. */

@@ -1,6 +1,6 @@
 /** A configuration that changes while the agent runs: what it does not change goes on, and nothing is lost uncounted. */
 import assert from 'node:assert/strict'
-import { readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { findRecord } from '../../agent/wire/sflow/block.ts'
@@ -270,6 +270,30 @@ test('two agents of one network namespace have different sub-agent ids, whatever
   write(`subAgentId = 8 ${collector}`)
   const late = await cleanup(file)
   assert.equal(late.stdout, 'nothing of an agent with subAgentId 8 is left here\n', late.stderr)
+})
+
+test('cleanup in another network namespace: the pid file goes, and the way to the rest is told', async t => {
+  const lab = makeLab(t)
+  const { agent, file, pidFile } = start(t, lab, `collector { ip = ${lab.peer.mgmt0.ipv4} }`)
+  await agent.line(/^running$/)
+  agent.child.kill('SIGKILL')
+  await agent.ended
+  const { host, peer } = lab
+  const cleanup = async () => {
+    const inside = ['ip', 'netns', 'exec', peer.namespace]
+    const command = runWeir(t, inside, ['cleanup', '-f', file, '--pid-file', pidFile])
+    assert.equal(await command.ended, 0, command.stderr)
+    return command.stdout.split('\n')
+  }
+  const said = await cleanup()
+  assert.deepEqual(said, [
+    'nothing of an agent with subAgentId 100000 is left here',
+    `removed ${pidFile} of process ${agent.child.pid}, which has ended`,
+    `it ran in another network namespace; what it left there is removed by \`ip netns exec ${host.namespace} weir cleanup -f ${file}\``,
+    '',
+  ])
+  assert.equal(existsSync(pidFile), false)
+  assert.deepEqual(await cleanup(), [said[0], ''])
 })
 
 test('the agent address is that of the run before, and a change of it is told', async t => {
