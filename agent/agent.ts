@@ -16,6 +16,7 @@ import { Exporter } from './export/exporter.ts'
 import { Ledger } from './health/ledger.ts'
 import { type Logger, RateLimitedLog } from './health/log.ts'
 import { type InterfaceEvent, Interfaces } from './interfaces.ts'
+import { followNetwork } from './kernel/network-changes.ts'
 import { UdpSender } from './kernel/udp-sender.ts'
 import { AgentAddress } from './parts/agent-address.ts'
 import { ApplicationSources } from './parts/application-sources.ts'
@@ -105,6 +106,7 @@ export class Agent {
       ledger,
       log,
       open: UdpSender.open,
+      follow: followNetwork,
       uptimeMs: () => performance.now() - this.#startedMs,
     })
     this.#datagrams = this.#exporter.datagrams

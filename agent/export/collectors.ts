@@ -49,6 +49,11 @@ export interface CollectorsOptions {
   readonly log: Logger
   /** Opens a connected socket; throws with a message that names what failed. */
   readonly open: (target: SocketTarget) => DatagramSocket
+  /**
+   * Calls back when the network that the namespace sees has changed, so that what failed before is worth another try; not
+   * for each change of many. Throws when it cannot be.
+   */
+  readonly follow: (namespace: string | undefined, onChange: () => void) => { close(): void }
   /** All addresses of a name. */
   readonly resolve?: (host: string) => Promise<Resolved>
   /** Told when less, or more, fits into one packet on the way to all of the collectors. */
@@ -156,6 +161,7 @@ class Collector {
   mostBytes = Number.POSITIVE_INFINITY
   readonly #open: (target: SocketTarget) => DatagramSocket
   readonly #resolve: (host: string) => Promise<Resolved>
+  readonly #follow: CollectorsOptions['follow']
   readonly #onPath: () => void
   readonly #log: Logger
   readonly #limited = new RateLimitedLog()
@@ -165,6 +171,9 @@ class Collector {
   #address: string | undefined
   #timer: NodeJS.Timeout | undefined
   #retryMs = RETRY_MS
+  /** While something is to be tried again. */
+  #network: { close(): void } | undefined
+  #isResolving = false
   #stopped = false
   #offered = 0
   #sent = 0
@@ -195,6 +204,7 @@ class Collector {
     this.config = config
     this.#open = options.open
     this.#resolve = resolve
+    this.#follow = options.follow
     this.#onPath = onPath
     this.#log = options.log.child({ part: 'collector', collector: config.name })
     this.#notReady = options.ledger.loss(
@@ -257,6 +267,7 @@ class Collector {
   stop(): void {
     this.#stopped = true
     clearTimeout(this.#timer)
+    this.#unfollow()
     this.#close()
   }
 
@@ -309,6 +320,7 @@ class Collector {
     this.#retryMs = RETRY_MS
     this.#reopening = false
     this.#stale = false
+    this.#unfollow()
     if (this.#unreachable !== undefined) {
       if (performance.now() - this.#unreachable.lastMs < HEARD_MS) return
       this.#unreachable = undefined
@@ -342,6 +354,7 @@ class Collector {
       this.#socket = socket
       this.#address = address
       this.#stale = false
+      this.#unfollow()
       // Those of another address are another matter.
       if (address !== this.#reportedOf) this.#unreachable = undefined
       if (this.#unreachable === undefined) this.#problem = undefined
@@ -357,8 +370,11 @@ class Collector {
 
   async #resolveAndConnect(): Promise<void> {
     const { host } = this.config
+    this.#isResolving = true
     try {
-      const { addresses, ttlSeconds } = await this.#resolve(host)
+      const { addresses, ttlSeconds } = await this.#resolve(host).finally(() => {
+        this.#isResolving = false
+      })
       if (this.#stopped) return
       const first = addresses[0]
       if (first === undefined) throw new Error('the name has no address')
@@ -384,10 +400,28 @@ class Collector {
     this.#retry(retry)
   }
 
-  /** Waits longer each time, until a datagram is taken again. */
+  /** Waits longer each time, until a datagram is taken again; and no longer than until the network has changed. */
   #retry(action: () => void): void {
+    try {
+      this.#network ??= this.#follow(this.config.namespace, this.#changed)
+    } catch {
+      // Time alone will tell: its namespace is not there, for example.
+    }
     this.#again(this.#retryMs, action)
     this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MOST_MS)
+  }
+
+  readonly #changed = (): void => {
+    this.#retryMs = RETRY_MS
+    // A look-up that is under way may fail for what has changed since it began: the next one is soon.
+    if (this.#isResolving) return
+    clearTimeout(this.#timer)
+    this.#reconnect()
+  }
+
+  #unfollow(): void {
+    this.#network?.close()
+    this.#network = undefined
   }
 
   #again(afterMs: number, action: () => void): void {

@@ -3,7 +3,13 @@ import type { CollectorConfig, SampleClass } from '../config/config.ts'
 import type { Ledger, Loss } from '../health/ledger.ts'
 import type { Logger } from '../health/log.ts'
 import { slippedDiscardReason } from '../wire/sflow/discard-reasons.ts'
-import { type CollectorStatus, Collectors, type DatagramSocket, type SocketTarget } from './collectors.ts'
+import {
+  type CollectorStatus,
+  Collectors,
+  type CollectorsOptions,
+  type DatagramSocket,
+  type SocketTarget,
+} from './collectors.ts'
 import { type DatagramOptions, type DatagramSink, Datagrams, type SampleFollower } from './datagrams.ts'
 import { Tap, type TapFilter } from './tap.ts'
 
@@ -19,6 +25,8 @@ export interface ExporterOptions {
   readonly ledger: Ledger
   readonly log: Logger
   readonly open: (target: SocketTarget) => DatagramSocket
+  /** As for Collectors. */
+  readonly follow: CollectorsOptions['follow']
   /** Milliseconds since the agent started. */
   readonly uptimeMs: () => number
 }
@@ -152,10 +160,17 @@ export class Exporter {
 
   #stream(variant: Variant, configs: readonly CollectorConfig[]): Stream {
     const own = configs.filter(config => isDeepStrictEqual(variantOf(config), variant))
-    const { ledger, log, open, uptimeMs } = this.#options
+    const { ledger, log, open, follow, uptimeMs } = this.#options
     const stream: Stream = new Stream(
       variant,
-      new Collectors({ collectors: own, ledger, log, open, onPath: bytes => stream.datagrams.limit(bytes) }),
+      new Collectors({
+        collectors: own,
+        ledger,
+        log,
+        open,
+        follow,
+        onPath: bytes => stream.datagrams.limit(bytes),
+      }),
       new Datagrams(
         { ...this.#datagramOptions, agentAddress: this.#agentAddress ?? NO_ADDRESS },
         (memory, spans, count) => {

@@ -79,6 +79,7 @@ export async function lookingBench(): Promise<void> {
 async function copying(): Promise<void> {
   const bytes = 200
   const exporter = new Exporter({
+    follow: () => ({ close: () => {} }),
     collectors: loadConfig('sFlow { collector { ip = 192.0.2.9 } }', 'a').config!.collectors,
     datagrams: { subAgentId: 1, maxBytes: 1400, flushMs: 250 },
     ledger: new Ledger(),

@@ -47,7 +47,9 @@ function network(refusing: string[] = [], missing: string[] = [], unheard: strin
       close: () => closed.push(address),
     }
   }
-  return { open, opened, closed, taken }
+  /** Told of changes of the network. */
+  const followers = new Set<() => void>()
+  return { open, opened, closed, taken, followers }
 }
 
 function collectors(
@@ -63,6 +65,10 @@ function collectors(
     ledger,
     log,
     open: net.open,
+    follow: (_namespace, onChange) => {
+      net.followers.add(onChange)
+      return { close: () => void net.followers.delete(onChange) }
+    },
     resolve: async host => ({ addresses: (await resolve?.(host)) ?? [], ttlSeconds: 300 }),
   })
   return { under, ledger, lines }
@@ -164,6 +170,52 @@ describe('collectors', () => {
     } finally {
       mock.timers.reset()
     }
+  })
+
+  test('what waits is tried at once when the network has changed, and only then', async () => {
+    mock.timers.enable({ apis: ['setTimeout'] })
+    try {
+      const missing = ['192.0.2.1', '192.0.2.9']
+      const net = network([], missing)
+      let answers: string[] = []
+      const { under } = collectors(['192.0.2.1', '192.0.2.2', 'collector.example'], net, async () => answers)
+      const change = async () => {
+        for (const follower of [...net.followers]) follower()
+        await setImmediate()
+      }
+      under.start()
+      await setImmediate()
+      // The waits are long by now.
+      for (let second = 0; second < 200; second++) {
+        mock.timers.tick(1000)
+        await setImmediate()
+      }
+      assert.deepEqual([net.opened, net.followers.size], [['192.0.2.2'], 2])
+      missing.shift()
+      await change()
+      assert.deepEqual([net.opened, net.followers.size], [['192.0.2.2', '192.0.2.1'], 1])
+      // The name is known, and its address is not reached: it is tried soon again, and with the next change.
+      answers = ['192.0.2.9']
+      await change()
+      missing.shift()
+      mock.timers.tick(2000)
+      await setImmediate()
+      assert.deepEqual([net.opened.at(-1), net.opened.length, net.followers.size], ['192.0.2.9', 3, 0])
+      await change()
+      under.stop()
+      assert.equal(net.opened.length, 3)
+    } finally {
+      mock.timers.reset()
+    }
+  })
+
+  test('what ends is not told of the network any more', () => {
+    const net = network([], ['192.0.2.1'])
+    const { under } = collectors(['192.0.2.1'], net)
+    under.start()
+    assert.equal(net.followers.size, 1)
+    under.stop()
+    assert.equal(net.followers.size, 0)
   })
 
   test('reports of the network are told and counted apart: the datagrams were sent', t => {

@@ -45,6 +45,7 @@ function exporter(text: string, paths: Record<number, number> = {}) {
     ledger,
     log: createLogger('silent'),
     open,
+    follow: () => ({ close: () => {} }),
     uptimeMs: () => 0,
   })
   out.changeAgentAddress(Uint8Array.of(192, 0, 2, 1))

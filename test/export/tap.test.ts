@@ -29,6 +29,7 @@ function setUp() {
     datagrams: { subAgentId: 1, maxBytes: 1400, flushMs: 250 },
     ledger: new Ledger(),
     log: createLogger('silent'),
+    follow: () => ({ close: () => {} }),
     open: () => ({ ...none, send: take(sent) }),
     uptimeMs: () => 0,
   })

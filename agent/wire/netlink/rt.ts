@@ -29,7 +29,15 @@ export const RTM = {
 } as const
 
 /** Multicast groups of NETLINK_ROUTE. */
-export const RTNLGRP = { link: 1, tc: 4, ipv4Address: 5, ipv6Address: 9, bridgeVlan: 33 } as const
+export const RTNLGRP = {
+  link: 1,
+  tc: 4,
+  ipv4Address: 5,
+  ipv4Route: 7,
+  ipv6Address: 9,
+  ipv6Route: 11,
+  bridgeVlan: 33,
+} as const
 
 /** The attributes that follow the `bytes` bytes of fixed header that the message begins its payload with. */
 export function attributesAfter(message: Message, bytes: number): Attributes {
