@@ -11,6 +11,7 @@ import { Budget } from './datasource/budget.ts'
 import { CountersWriter } from './datasource/counters-writer.ts'
 import { Poller, type PollFailure } from './datasource/poller.ts'
 import { Sampler } from './datasource/sampler.ts'
+import { OwnDatagrams } from './drops/own-datagrams.ts'
 import type { Datagrams } from './export/datagrams.ts'
 import { Exporter } from './export/exporter.ts'
 import { Ledger } from './health/ledger.ts'
@@ -92,6 +93,7 @@ export class Agent {
     this.#config = config
     this.#log = log
     const { ledger } = this
+    const own = new OwnDatagrams()
     this.#interfaces = new Interfaces({ log })
     this.#innerHeader.enabled = config.innerHeader
     this.#bridgeVlans = new BridgeVlans(this.#interfaces, log)
@@ -105,7 +107,7 @@ export class Agent {
       },
       ledger,
       log,
-      open: UdpSender.open,
+      open: target => own.watch(UdpSender.open(target)),
       follow: followNetwork,
       uptimeMs: () => performance.now() - this.#startedMs,
     })
@@ -150,6 +152,7 @@ export class Agent {
       interfaces: this.#interfaces,
       ledger,
       log,
+      own,
       takeFollowed: () => this.#pcapSamplers.takeFollowed(),
     })
     const samplers = {

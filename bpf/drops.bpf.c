@@ -22,6 +22,7 @@
 #define RING_BYTES (2 << 20)
 #define MAC_ADDRESSES_BYTES (2 * ETH_ALEN)
 #define VLAN_TAG_BYTES 4
+#define UDP_PORTS_BYTES 4
 #define NO_HEADER 0xffff
 #define MOST_NETWORK_HEADER 256
 #define SUBSYSTEM_SHIFT 16
@@ -72,6 +73,18 @@ struct {
 	__type(value, struct drop_left_out);
 } left_out SEC(".maps");
 
+/*
+ * The sockets by which the agent sends its datagrams: by their cookies, and for the loopback, where a packet loses its
+ * sender, by their ports as the packet has them, with OWN_BY_PORTS.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, OWN_SOCKETS);
+	__type(key, __u64);
+	__type(value, __u8);
+} own_sockets SEC(".maps");
+
 const volatile struct drop_constants drop_constants = { .header_bytes = 128, .slots = DROP_SLOTS };
 volatile struct drop_control drop_control SEC(".data") = { .share = 1, .limit = 1, .next_slot = 1 };
 
@@ -89,8 +102,8 @@ static __always_inline void leave_out(enum drop_wish wish)
 	__u32 zero = 0;
 	struct drop_left_out *state = bpf_map_lookup_elem(&left_out, &zero);
 
-	if (state)
-		state->count[wish & (DROP_WISHES - 1)]++;
+	if (state && wish < DROP_WISHES)
+		state->count[wish]++;
 }
 
 static __always_inline enum drop_wish wish_of(__u32 reason)
@@ -149,6 +162,24 @@ static __always_inline bool is_packet(__be16 protocol)
 		return true;
 	}
 	return false;
+}
+
+/*
+ * Whether a socket of the agent's has sent it. Reporting that would make the next datagram, which would be dropped in
+ * turn. A packet that came in has no sender, but may have the socket that is to get it.
+ */
+static __always_inline bool is_own(struct sk_buff *skb, __u16 device_type)
+{
+	__u64 key = 0;
+
+	if (!skb->skb_iif) {
+		if (skb->sk)
+			key = BPF_CORE_READ(skb, sk, __sk_common.skc_cookie.counter);
+	} else if (device_type == ARPHRD_LOOPBACK) {
+		bpf_probe_read_kernel(&key, UDP_PORTS_BYTES, skb->head + skb->transport_header);
+		key |= OWN_BY_PORTS;
+	}
+	return key && bpf_map_lookup_elem(&own_sockets, &key);
 }
 
 /* The number of a slot that is free again; 0 when there is none. */
@@ -345,6 +376,8 @@ static __always_inline int drop_in_software(struct sk_buff *skb, void *location,
 	wish = wish_of(reason);
 	if (wish == REPORT && !ifindex && !input && !is_packet(skb->protocol))
 		wish = NOISE;
+	if (wish == REPORT && is_own(skb, type))
+		wish = OWN;
 	if (wish != REPORT) {
 		leave_out(wish);
 		return 0;

@@ -159,6 +159,8 @@ struct control {
  * was seen is counted there, for each CPU, and the limit is kept there. Slot 0 is for those that found none at all.
  */
 #define DROP_SLOTS 4096
+#define OWN_SOCKETS 4096
+#define OWN_BY_PORTS (1ull << 63)
 #define TRAP_NAME_ROOM 64
 
 /* Instead of a reason: a switch dropped it, and location is the address of the trap's name. */
@@ -199,7 +201,9 @@ enum drop_wish {
 	NOISE = 1,
 	HOST = 2,
 	HIDDEN = 3,
-	DROP_WISHES = 4,
+	/* No wish, but found with a packet: it is a datagram of the agent's. */
+	OWN = 4,
+	DROP_WISHES = 5,
 };
 
 /* A reason's place among the wishes: its subsystem above its number there. Reasons beyond are reported. */

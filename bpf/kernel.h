@@ -62,8 +62,14 @@ struct dst_entry {
 	struct net_device *dev;
 };
 
+typedef struct {
+	__s64 counter;
+} atomic64_t;
+
 struct sock_common {
 	possible_net_t skc_net;
+	/* SO_COOKIE: 0 until somebody has asked for it. */
+	atomic64_t skc_cookie;
 };
 
 struct sock {
@@ -80,6 +86,7 @@ struct sk_buff {
 	unsigned int data_len;
 	int skb_iif;
 	__be16 protocol;
+	__u16 transport_header;
 	__u16 network_header;
 	__u16 mac_header;
 	unsigned int tail;

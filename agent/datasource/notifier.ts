@@ -15,6 +15,8 @@ export interface NotifierOptions {
   readonly ledger: Ledger
   /** Milliseconds on a monotonic clock. */
   readonly now: () => number
+  /** Whether a dropped packet is a datagram of the agent's. */
+  readonly isOwn?: (drop: Drop) => boolean
 }
 
 /** What is reported, and how much of it. */
@@ -37,14 +39,23 @@ export interface DropCount {
   readonly suppressed: number
 }
 
+const OWN: Verdict = { id: 0, label: 'datagram of this agent', code: 0, leftOut: 'own-datagram' }
+
 export class Notifier {
   offered = 0
   exported = 0
   /** Drops left out because nothing was lost, or because the configuration says so. */
-  readonly leftOut: Record<LeftOut, number> = { noise: 0, host: 0, hidden: 0, 'unknown-trap': 0 }
+  readonly leftOut: Record<LeftOut, number> = {
+    noise: 0,
+    host: 0,
+    hidden: 0,
+    'unknown-trap': 0,
+    'own-datagram': 0,
+  }
 
   readonly #datagrams: Datagrams
   readonly #now: () => number
+  readonly #isOwn: (drop: Drop) => boolean
   #classifier!: Classifier
   #limiter!: Limiter
   #headerBytes = 0
@@ -53,9 +64,10 @@ export class Notifier {
   readonly #state = { sequence: 0, drops: 0 }
 
   /** Takes nothing before change() has told what is reported. */
-  constructor({ datagrams, ledger, now }: NotifierOptions) {
+  constructor({ datagrams, ledger, now, isOwn = () => false }: NotifierOptions) {
     this.#datagrams = datagrams
     this.#now = now
+    this.#isOwn = isOwn
     this.#suppressed = ledger.loss(
       'notifier',
       'suppressed',
@@ -78,7 +90,7 @@ export class Notifier {
   /** Takes one drop from a source, and gives what was thought of it. The record is borrowed until this returns. */
   readonly accept = (drop: Drop): Verdict => {
     this.offered++
-    const verdict = this.#classifier.classify(drop)
+    const verdict = this.#isOwn(drop) ? OWN : this.#classifier.classify(drop)
     if (verdict.leftOut !== undefined) {
       this.leftOut[verdict.leftOut]++
     } else if (this.#limiter.take(verdict.id, drop.inputIfIndex || drop.outputIfIndex)) {

@@ -1,6 +1,6 @@
 import { type Drop, NAMES_MOST, type Name } from '../samples/drop.ts'
-import { HEADER_PROTOCOL } from '../samples/packet-sample.ts'
 import { DISCARD_REASONS } from '../wire/sflow/discard-reasons.ts'
+import { byteAt, ipOffset } from './packet-bytes.ts'
 import { FUNCTIONS, KERNEL_REASON_PREFIXES, KERNEL_REASONS, type Row, TRAP_GROUPS, TRAPS } from './reasons.ts'
 
 /**
@@ -9,7 +9,7 @@ import { FUNCTIONS, KERNEL_REASON_PREFIXES, KERNEL_REASONS, type Row, TRAP_GROUP
  */
 
 /** Why a drop is not reported at all. */
-export type LeftOut = 'noise' | 'host' | 'hidden' | 'unknown-trap'
+export type LeftOut = 'noise' | 'host' | 'hidden' | 'unknown-trap' | 'own-datagram'
 
 export interface Verdict {
   /** From 1, each verdict its own. */
@@ -54,9 +54,6 @@ const UNKNOWN = codeOf('unknown')
 const NO_REASON = 'NOT_SPECIFIED'
 /** EtherTypes of packets; a buffer without interface and with another one never was a packet. */
 const PACKET_TYPES = new Set([0x0800, 0x86dd, 0x0806, 0x8100, 0x88a8, 0x8847])
-const ETH_P_IP = 0x0800
-const ETH_P_IPV6 = 0x86dd
-const VLAN_TAGS = new Set([0x8100, 0x88a8])
 
 export class Classifier {
   readonly #options: ClassifierOptions
@@ -233,25 +230,4 @@ function ip4Address(drop: Drop, offset: number): number {
   let address = 0
   for (let i = 0; i < 4; i++) address = address * 256 + byteAt(drop, at + offset + i)
   return address
-}
-
-/** Offset of the IP header in the sampled one, -1 when there is none. */
-function ipOffset(drop: Drop): number {
-  if (drop.headerProtocol !== HEADER_PROTOCOL.ethernet) return 0
-  let at = 12
-  while (VLAN_TAGS.has(wordAt(drop, at))) at += 4
-  const type = wordAt(drop, at)
-  return type === ETH_P_IP || type === ETH_P_IPV6 ? at + 2 : -1
-}
-
-/** Two bytes of the header in network order; negative behind its end. */
-function wordAt(drop: Drop, at: number): number {
-  return byteAt(drop, at) * 256 + byteAt(drop, at + 1)
-}
-
-/** One byte of the header, -1 behind its end. */
-function byteAt(drop: Drop, at: number): number {
-  if (at >= drop.headerLength) return -1
-  const offset = drop.headerOffset + at
-  return (drop.headerWords[offset >> 2]! >>> ((offset & 3) * 8)) & 0xff
 }

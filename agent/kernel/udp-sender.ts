@@ -5,11 +5,32 @@ import { AF_INET6, addressFamily, internetAddress } from './sockaddr.ts'
 const SOCK_DGRAM = 2
 const SOL_SOCKET = 1
 const SO_BINDTODEVICE = 25
+const SO_COOKIE = 57
 const { EAGAIN, EINVAL, EMSGSIZE } = constants.errno
 
-/** Options of the two protocols (ip(7), ipv6(7)), and the bytes of their headers with UDP's. */
-const IPV4 = { level: 0, mtuDiscover: 10, mtu: 14, receiveErrors: 11, headerBytes: 28 } as const
-const IPV6 = { level: 41, mtuDiscover: 23, mtu: 24, receiveErrors: 25, headerBytes: 48 } as const
+/**
+ * Options of the two protocols (ip(7), ipv6(7)), the bytes of their headers with UDP's, and where socket addresses have
+ * the address.
+ */
+const IPV4 = {
+  level: 0,
+  mtuDiscover: 10,
+  mtu: 14,
+  receiveErrors: 11,
+  headerBytes: 28,
+  addressAt: 4,
+  addressBytes: 4,
+} as const
+const IPV6 = {
+  level: 41,
+  mtuDiscover: 23,
+  mtu: 24,
+  receiveErrors: 25,
+  headerBytes: 48,
+  addressAt: 8,
+  addressBytes: 16,
+} as const
+const PORT_AT = 2
 /** Values of IP_MTU_DISCOVER: fragments where they are needed, or never. */
 const PMTUDISC_WANT = 1
 const PMTUDISC_DO = 2
@@ -54,6 +75,10 @@ export class UdpSender {
    */
   readonly reports: ReadonlyMap<string, number>
   readonly sendBuffer: GrantedBuffer
+  /** What tells its datagrams from other packets (drops/own-datagrams.ts). */
+  readonly cookie: Uint8Array
+  readonly ends: Uint8Array
+  onClose: (() => void) | undefined
   readonly #errors = new Map<string, number>()
   readonly #reports = new Map<string, number>()
   readonly #socket: KernelSocket
@@ -81,16 +106,23 @@ export class UdpSender {
       }
       const buffer = socket.forceSendBuffer(target.sendBytes ?? SEND_BYTES)
       socket.connect(address, `connect to ${name}`)
-      return new UdpSender(socket, buffer, addressFamily(address) === AF_INET6 ? IPV6 : IPV4)
+      return new UdpSender(socket, buffer, address)
     } catch (error) {
       socket.close()
       throw error
     }
   }
 
-  private constructor(socket: KernelSocket, sendBuffer: GrantedBuffer, protocol: typeof IPV4 | typeof IPV6) {
+  private constructor(socket: KernelSocket, sendBuffer: GrantedBuffer, address: Uint8Array) {
+    const protocol = addressFamily(address) === AF_INET6 ? IPV6 : IPV4
     this.#socket = socket
     this.#protocol = protocol
+    this.cookie = new Uint8Array(socket.getOption(SOL_SOCKET, SO_COOKIE, 8, 'read SO_COOKIE').buffer)
+    const own = socket.name()
+    const { addressAt, addressBytes } = protocol
+    const part = (at: number, bytes: number) =>
+      [own, address].flatMap(name => [...name.subarray(at, at + bytes)])
+    this.ends = Uint8Array.from([...part(addressAt, addressBytes), ...part(PORT_AT, 2)])
     this.#fragment(PMTUDISC_DO)
     // Without it a connected socket is told of closed ports alone. A send that fails of a report reads all of them away.
     socket.setOption(protocol.level, protocol.receiveErrors, 1, 'set IP_RECVERR')
@@ -156,6 +188,7 @@ export class UdpSender {
 
   /** May be called twice. */
   close(): void {
+    this.onClose?.()
     this.#socket.close()
   }
 }

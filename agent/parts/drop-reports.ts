@@ -3,6 +3,7 @@ import type { DropmonConfig } from '../config/config.ts'
 import type { RunningSource } from '../control/status.ts'
 import { type DropCount, Notifier, type NotifierSettings } from '../datasource/notifier.ts'
 import { DropNames } from '../drops/drop-names.ts'
+import type { OwnDatagrams } from '../drops/own-datagrams.ts'
 import type { Datagrams } from '../export/datagrams.ts'
 import type { Ledger } from '../health/ledger.ts'
 import type { Logger } from '../health/log.ts'
@@ -19,6 +20,7 @@ export interface DropReportsOptions {
   readonly interfaces: KnownInterfaces & Pick<Interfaces, 'byIndex'>
   readonly ledger: Ledger
   readonly log: Logger
+  readonly own: OwnDatagrams
   /** Has acceptFollowed() called for all that was dropped so far: who reports what is dropped next is another one. */
   readonly takeFollowed: () => void
 }
@@ -96,8 +98,8 @@ export class DropReports {
 
   constructor(options: DropReportsOptions) {
     this.#options = options
-    const { datagrams, ledger } = options
-    const notifier = new Notifier({ datagrams, ledger, now: () => performance.now() })
+    const { datagrams, ledger, own } = options
+    const notifier = new Notifier({ datagrams, ledger, now: () => performance.now(), isOwn: own.has })
     this.#notifier = notifier
     notifier.change(DEFAULTS)
     this.accept = notifier.accept
@@ -134,6 +136,7 @@ export class DropReports {
         return
       }
       this.#options.takeFollowed()
+      this.#options.own.tell(bpf)
       bpf.begin()
       this.#bpf = bpf
       this.#source = 'eBPF'
@@ -234,6 +237,7 @@ export class DropReports {
     const [bpf, monitor] = [this.#bpf, this.#monitor]
     this.#options.takeFollowed()
     bpf?.end()
+    this.#options.own.tell(undefined)
     this.#bpf = undefined
     this.#monitor = undefined
     this.#state = 'stopped'

@@ -2,6 +2,7 @@ import { readFile, stat } from 'node:fs/promises'
 import type { Verdict } from '../drops/classifier.ts'
 import type { DropNames } from '../drops/drop-names.ts'
 import { giveBack } from '../drops/kernel-names.ts'
+import type { OwnSocket } from '../drops/own-datagrams.ts'
 import type { Ledger, Loss } from '../health/ledger.ts'
 import { builtFile } from '../kernel/addon.ts'
 import { BpfObject, clockOffset, possibleCpus } from '../kernel/bpf-object.ts'
@@ -77,7 +78,7 @@ const MOST_SLOTS = 4096
 const RETIREMENT_SECONDS = 3
 const REASON_SUBSYSTEMS = 8
 const REASONS_EACH = 512
-const WISHES = { noise: 1, host: 2, hidden: 3 } as const
+const WISHES = { noise: 1, host: 2, hidden: 3, 'own-datagram': 4 } as const
 const ETH_P_IP = 0x0800
 const ETH_P_IPV6 = 0x86dd
 const FCS_BYTES = 4
@@ -139,7 +140,7 @@ export class BpfDrops {
   readonly #leftOutCounts: DataView
   /** Slots of interfaces that are gone, with the second in which their keys were taken away. */
   #retired: { readonly number: number; readonly second: number }[] = []
-  readonly #leftOut = { noise: 0, host: 0, hidden: 0 }
+  readonly #leftOut = { noise: 0, host: 0, hidden: 0, 'own-datagram': 0 }
   readonly #drop = emptyDrop()
   readonly #ringFull: Loss
   readonly #foreign: Loss
@@ -267,6 +268,15 @@ export class BpfDrops {
     void this.#readMisses()
   }
 
+  /** Leaves out what this socket sends from now on. */
+  addOwn(socket: OwnSocket): void {
+    for (const key of ownKeys(socket)) this.#object.update('own_sockets', key, Uint8Array.of(1))
+  }
+
+  removeOwn(socket: OwnSocket): void {
+    for (const key of ownKeys(socket)) this.#object.remove('own_sockets', key)
+  }
+
   /** Ends it; what was seen before is told of. May be called twice. */
   async stop(): Promise<void> {
     if (this.#stopped) return
@@ -368,7 +378,7 @@ export class BpfDrops {
     const counts = this.#leftOutCounts
     this.#key[0] = 0
     if (!this.#object.lookup('left_out', bytesOf(this.#key), bytesOf(counts))) return
-    for (const why of ['noise', 'host', 'hidden'] as const) {
+    for (const why of ['noise', 'host', 'hidden', 'own-datagram'] as const) {
       const count = sumOf(counts, DROP_LEFT_OUT.bytes, DROP_LEFT_OUT.count + 8 * WISHES[why])
       if (count > this.#leftOut[why]) this.#options.receiver.leftOutBefore(why, count - this.#leftOut[why])
       this.#leftOut[why] = count
@@ -519,6 +529,11 @@ export class BpfDrops {
     this.#offsetHigh = Number(BigInt.asUintN(32, offset >> 32n))
     this.#offsetLow = Number(BigInt.asUintN(32, offset))
   }
+}
+
+/** The keys of a socket in own_sockets: its cookie, and its ports with the highest bit. */
+function ownKeys({ cookie, ends }: OwnSocket): Uint8Array[] {
+  return [cookie, Uint8Array.of(...ends.subarray(-4), 0, 0, 0, 0x80)]
 }
 
 const UNJUDGED: Verdict = { id: 0, label: '', code: 0, leftOut: undefined }

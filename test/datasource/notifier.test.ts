@@ -92,7 +92,13 @@ describe('the notifier', () => {
     notifier.leftOutBefore('noise', 7)
     notifier.accept(drop('NO_SOCKET'))
     assert.equal(samples().at(-1)!.drops, 1004)
-    assert.deepEqual(notifier.leftOut, { noise: 7, host: 0, hidden: 10, 'unknown-trap': 0 })
+    assert.deepEqual(notifier.leftOut, {
+      noise: 7,
+      host: 0,
+      hidden: 10,
+      'unknown-trap': 0,
+      'own-datagram': 0,
+    })
     assert.equal(losses().suppressed, 1000)
     assert.equal(notifier.offered, notifier.exported + 1000 + 17)
     assert.deepEqual(notifier.counts(), [
@@ -135,7 +141,13 @@ describe('the notifier', () => {
       samples().map(({ reason, drops }) => [reason, drops]),
       [[3, 0]],
     )
-    assert.deepEqual(notifier.leftOut, { noise: 50, host: 0, hidden: 50, 'unknown-trap': 50 })
+    assert.deepEqual(notifier.leftOut, {
+      noise: 50,
+      host: 0,
+      hidden: 50,
+      'unknown-trap': 50,
+      'own-datagram': 0,
+    })
   })
 
   test('headers are cut to what is asked for, and to what a datagram holds', () => {

@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import {
   brief,
   type DropLab,
+  type DropStatus,
   dropLab,
   dropsOf,
   endDrops,
@@ -129,6 +130,41 @@ test('what is hidden, and what the host refuses, is left out in the kernel and c
   )
   const { host, hidden } = status.leftOut
   assert.deepEqual({ host, hidden }, { host: 30, hidden: 40 })
+})
+
+test('datagrams of the agent to collectors that do not answer make no more of them', {
+  skip: isRoot ? false : 'needs root',
+}, async t => {
+  const lab = dropLab(t, 'own')
+  const collector = lab.listen()
+  const agent = await lab.start('hw = off')
+  await agent.line(LISTENING)
+  lab.run('sysctl', '-qw', 'net.ipv6.conf.lo.disable_ipv6=0', 'net.ipv4.neigh.vd.retrans_time_ms=100')
+  const before = agent.log.length
+  // Nobody has the first address, and nobody listens at the others, where the packet has no sender any more.
+  agent.change(
+    'collector { ip = 192.0.2.77 } collector { ip = 192.0.2.1 udpport = 99 } collector { ip = ::1 udpport = 99 } ' +
+      'pcap { dev = vout sampling = 1 } dropmon { limit = 10 hw = off }',
+  )
+  await agent.line(LISTENING, before)
+  await agent.line(/^vout is sampled 1 in 1 by BPF/)
+  const SAMPLED = 500
+  for (let i = 1; i <= 2; i++) {
+    lab.send(lab.frame({ etherType: 0x88b5 }), SAMPLED, 'vout')
+    await until('own datagrams', async () => (await leftOut()) >= 180 * i)
+  }
+  async function leftOut() {
+    const { drops } = (await agent.status()) as unknown as { drops: DropStatus }
+    return drops.leftOut['own-datagram'] ?? 0
+  }
+  const { status } = await endDrops(agent, collector)
+  t.diagnostic(JSON.stringify(status))
+  // Nor are they among what the limit holds back.
+  assert.deepEqual(
+    status.by.map(({ reason, offered }) => [reason, offered]),
+    [['UNHANDLED_PROTO', 2 * SAMPLED]],
+  )
+  assert.ok(dropsOf(collector).every(({ linux }) => linux === 'UNHANDLED_PROTO'))
 })
 
 test('a changed configuration, and a source that is forced', {

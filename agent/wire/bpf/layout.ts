@@ -111,7 +111,7 @@ export const DROP_COUNTS = {
 } as const
 
 export const DROP_LEFT_OUT = {
-  bytes: 32,
+  bytes: 40,
   count: 0,
 } as const
 

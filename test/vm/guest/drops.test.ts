@@ -23,6 +23,7 @@ import {
 import {
   brief,
   type DropLab,
+  type DropStatus,
   dropLab,
   dropsOf,
   endDrops,
@@ -265,6 +266,26 @@ test('the drop monitor and others who use it', async t => {
     await endDrops(agent, collector)
     assert.deepEqual(await other.config(), before)
     assert.equal(await other.isOn(), false)
+  })
+
+  await t.test('datagrams of the agent are no drops to report', async () => {
+    const agent = await lab.start(MONITOR)
+    await agent.line(/^listening/)
+    const before = agent.log.length
+    // Nobody listens there.
+    agent.change(`collector { ip = 127.0.0.1 udpport = 99 } dropmon { ${MONITOR} }`)
+    await agent.line(/the configuration has changed/, before)
+    const own = async () => {
+      await dropsArrive(lab, collector, 1)
+      const { drops } = (await agent.status()) as unknown as { drops: DropStatus }
+      return drops.leftOut['own-datagram']! >= 3
+    }
+    await until('own datagrams', own)
+    const told = dropsOf(collector).filter(
+      ({ header: { header } }) => header[30] === 127 && header[36] === 0 && header[37] === 99,
+    )
+    assert.deepEqual(told.map(brief), [])
+    await agent.stop()
   })
 
   await t.test('somebody has it on for packets: the agent listens and leaves it on', async () => {
