@@ -20,8 +20,12 @@ enum direction {
 	EGRESS = 1,
 };
 
-/* Packets that can be followed at a time. A slot's number is in the packet's tc_index, where 0 is none. */
+/*
+ * Packets that can be followed at a time. A followed packet has a mark in its tc_index, from 1 on: its slot is the
+ * remainder of the mark less 1. As there are more marks than slots, the next packets of a slot have others.
+ */
 #define FOLLOW_SLOTS 8192
+#define MARKS (7 * FOLLOW_SLOTS)
 
 /* How far a packet was followed. */
 enum followed {
@@ -117,12 +121,11 @@ struct port_state {
 	__u32 forwards;
 };
 
+/* Anything else is the mark of its packet, which is under way. */
 enum slot_state {
 	FREE = 0,
-	/* Its packet is under way. */
-	BUSY = 1,
-	/* Somebody, a program or the agent, is at work with it and will give it back. */
-	TAKEN = 2,
+	/* Somebody, a program or the agent, is at work with it and will give it back. No tc_index is as large. */
+	TAKEN = 0x10000,
 };
 
 /* A packet under way. What is to be reported of it is in the event. */
@@ -150,8 +153,8 @@ struct control {
 	__u32 generation;
 	/* By the agent: 1 while it waits to be woken by the next event. */
 	__u32 asleep;
-	/* By the programs: the slot that is tried next, modulo FOLLOW_SLOTS. */
-	__u32 next_slot;
+	/* By the programs: the mark that is tried next, less 1, modulo MARKS. */
+	__u32 next_mark;
 };
 
 /*

@@ -3,10 +3,9 @@
  * Chooses 1 in N packets at the ingress and the egress of interfaces, and puts the beginning of each into a ring
  * buffer. A packet that is not chosen costs one lookup of state that belongs to this CPU alone, and a subtraction.
  *
- * A chosen packet may be followed: it gets the number of a slot into its tc_index, which nothing but two ancient qdiscs
- * (dsmark, gred) ever reads and which stays with it until it is freed. Where it is queued, given to a driver or dropped,
- * the number leads back to the slot, and what was learnt goes into the ring. A packet without a number costs one test
- * there.
+ * A chosen packet may be followed: it gets a mark into its tc_index, which nothing but two ancient qdiscs (dsmark, gred)
+ * ever reads and which stays with it until it is freed. Where it is queued, given to a driver or dropped, the mark leads
+ * back to its slot, and what was learnt goes into the ring. A packet without a mark costs one test there.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -215,12 +214,13 @@ static __always_inline bool follow(struct __sk_buff *skb, struct port_state *por
 				   const struct choice *choice)
 {
 	struct slot *slot = NULL;
-	__u32 number;
+	__u32 mark, number;
 
 	if (choice->direction == INGRESS && !port->forwards)
 		return false;
 	if (!skb->tc_index) {
-		number = __sync_fetch_and_add(&control.next_slot, 1) % FOLLOW_SLOTS;
+		mark = __sync_fetch_and_add(&control.next_mark, 1) % MARKS + 1;
+		number = (mark - 1) % FOLLOW_SLOTS;
 		slot = bpf_map_lookup_elem(&slots, &number);
 	}
 	if (!slot || __sync_val_compare_and_swap(&slot->state, FREE, TAKEN) != FREE) {
@@ -234,8 +234,8 @@ static __always_inline bool follow(struct __sk_buff *skb, struct port_state *por
 	if (choice->direction == INGRESS && ends_here(skb))
 		slot->event.followed = LOCAL;
 	slot->packet = (__u64)skb;
-	__sync_lock_test_and_set(&slot->state, BUSY);
-	skb->tc_index = number + 1;
+	__sync_lock_test_and_set(&slot->state, mark);
+	skb->tc_index = mark;
 	return true;
 }
 
@@ -329,25 +329,25 @@ int weir_egress(struct __sk_buff *skb)
 }
 
 /*
- * The slot of a packet that has a number, when that is still the packet in the slot. The number alone does not say so:
- * clones have it too, and packets of another agent in another namespace. Segments have it and stand for the packet.
+ * The slot of a packet that has a mark, when that is still the packet in the slot. The mark alone does not say so: clones
+ * have it too, and packets of another agent in another namespace. Segments have it and stand for the packet.
  */
 static __noinline struct slot *take_slot(struct sk_buff *skb, __u32 namespace)
 {
-	__u32 number = skb->tc_index - 1;
+	__u32 mark = skb->tc_index, number = (mark - 1) % FOLLOW_SLOTS;
 	struct slot *slot = bpf_map_lookup_elem(&slots, &number);
 
-	if (!slot || slot->state != BUSY || namespace != constants.namespace)
+	if (!slot || slot->state != mark || namespace != constants.namespace)
 		return NULL;
 	if (slot->packet != (__u64)skb && slot->event.segments == 1)
 		return NULL;
-	return __sync_val_compare_and_swap(&slot->state, BUSY, TAKEN) == BUSY ? slot : NULL;
+	return __sync_val_compare_and_swap(&slot->state, mark, TAKEN) == mark ? slot : NULL;
 }
 
 /* Gives the slot back as it is, for the next step of its packet. */
-static __always_inline void keep_slot(struct slot *slot)
+static __always_inline void keep_slot(struct slot *slot, struct sk_buff *skb)
 {
-	__sync_lock_test_and_set(&slot->state, BUSY);
+	__sync_lock_test_and_set(&slot->state, skb->tc_index);
 }
 
 /* Reports the packet and gives the slot back for another one. */
@@ -435,7 +435,7 @@ int BPF_PROG(weir_queue, struct sk_buff *skb)
 	/* Of a packet that was chosen here, where it leaves, nothing more is to be learnt. */
 	if (event->direction == EGRESS)
 		return report(slot);
-	keep_slot(slot);
+	keep_slot(slot, skb);
 	return 0;
 }
 
@@ -454,7 +454,7 @@ int BPF_PROG(weir_transmit, struct sk_buff *skb, struct net_device *dev)
 		return 0;
 	lower = __builtin_preserve_access_index(&dev->adj_list.lower);
 	if (BPF_CORE_READ(lower, next) != lower) {
-		keep_slot(slot);
+		keep_slot(slot, skb);
 		return 0;
 	}
 	event = &slot->event;
@@ -484,7 +484,7 @@ int BPF_PROG(weir_drop, struct sk_buff *skb, void *location, unsigned int reason
 		return 0;
 	/* A copy of a large packet, for a packet socket or a mirror: only after the queue it is a segment. */
 	if (slot->packet != (__u64)skb && !(slot->event.followed & QUEUED)) {
-		keep_slot(slot);
+		keep_slot(slot, skb);
 		return 0;
 	}
 	set_transit(&slot->event);

@@ -104,8 +104,8 @@ const PACKET_OTHERHOST = 3
 const FOLLOWERS = ['weir_queue', 'weir_transmit', 'weir_drop'] as const
 /** Bits of enum followed in bpf/events.h. */
 const FOLLOWED = { queued: 1, transmitted: 2, dropped: 4, depth: 8, local: 16 } as const
-/** States of a slot there. */
-const SLOT_STATE = { free: 0, busy: 1, taken: 2 } as const
+/** States of a slot there; any other is the mark of the packet under way. */
+const SLOT_STATE = { free: 0, taken: 0x10000 } as const
 /** Slots are looked at this often, for packets that will not be heard of any more. */
 const LOOK_MS = 100
 /** A packet that no queue has got by then is not passed on: routing and bridging take some microseconds. */
@@ -144,7 +144,7 @@ export class BpfSamples {
     | { readonly words: Int32Array; readonly view: DataView; readonly timer: NodeJS.Timeout }
     | undefined
   /** As it was when the slots were last looked at, and how many stayed in use then. */
-  #lastSlot = 0
+  #lastMark = 0
   #underWay = 0
   readonly #portSlots: number
   /** Counts of one interface on all CPUs, filled again by each look. */
@@ -411,9 +411,9 @@ export class BpfSamples {
 
   /** Takes back the slots of packets that were not heard of for so long that they never will be. */
   #lookAtSlots(view: DataView): void {
-    const nextSlot = Atomics.load(this.#control, CONTROL.nextSlot / 4)
-    if (nextSlot === this.#lastSlot && this.#underWay === 0) return
-    this.#lastSlot = nextSlot
+    const nextMark = Atomics.load(this.#control, CONTROL.nextMark / 4)
+    if (nextMark === this.#lastMark && this.#underWay === 0) return
+    this.#lastMark = nextMark
     const nowMs = Number(process.hrtime.bigint() / 1_000_000n)
     this.#underWay = this.#takeBack(event => {
       const isQueued = (view.getUint8(event + PACKET_EVENT.followed) & FOLLOWED.queued) !== 0
@@ -430,13 +430,14 @@ export class BpfSamples {
     let taken = 0
     for (let at = 0; at < view.byteLength; at += SLOT.bytes) {
       const state = (at + SLOT.state) >> 2
-      if (words[state] === SLOT_STATE.free) continue
+      const mark = words[state]!
+      if (mark === SLOT_STATE.free) continue
       const event = at + SLOT.event
       // A program may be at it just now, or come to it before us.
       const isOurs =
-        words[state] === SLOT_STATE.busy &&
+        mark !== SLOT_STATE.taken &&
         isDue(event) &&
-        Atomics.compareExchange(words, state, SLOT_STATE.busy, SLOT_STATE.taken) === SLOT_STATE.busy
+        Atomics.compareExchange(words, state, mark, SLOT_STATE.taken) === mark
       if (!isOurs) {
         inUse++
         continue

@@ -19,6 +19,7 @@ import {
   ip,
   ipBatch,
   type Lab,
+  linkCounts,
   makeLab,
   RunningAgent,
   type Scope,
@@ -176,7 +177,7 @@ function send({ host, peer }: Lab, count: number, to = FAR_AWAY): void {
 }
 
 /** Sends one TCP packet of so many segments of 1000 octets, as a virtual machine would. */
-function sendLarge({ host, peer }: Lab, segments: number): void {
+function sendLarge({ host, peer }: Lab, segments: number, to = FAR_AWAY): void {
   const ETH_P_ALL = 3
   const SOCK_RAW = 3
   const SOL_PACKET = 263
@@ -189,7 +190,7 @@ function sendLarge({ host, peer }: Lab, segments: number): void {
   packet.write(peer.eth0.mac.replaceAll(':', ''), 16, 'hex')
   packet.writeUInt16BE(0x0800, 22)
   const bytes = packet.length - 24
-  packet.set(ip4Header({ bytes, protocol: 6, from: peer.eth0.ipv4, to: FAR_AWAY }), 24)
+  packet.set(ip4Header({ bytes, protocol: 6, from: peer.eth0.ipv4, to }), 24)
   packet.set([0x50, 0x10], 24 + 20 + 12)
   const socket = KernelSocket.open('frames', AF_PACKET, SOCK_RAW, 0, peer.namespace)
   try {
@@ -416,6 +417,47 @@ describe('a packet that is passed on', () => {
       assert.deepEqual([outputIfIndex, frameLength], [output, 54 + 1000 + 4])
       assert.ok(transitDelayNs > 0)
     }
+  })
+
+  test('what is left of a large packet in a queue is not taken for a later one', async t => {
+    const SEGMENTS = 5
+    /** Packets that are followed at a time: the one behind so many has the place of the first. */
+    const PLACES = 8192
+    const BURST = 500
+    const LATER = 20
+    const { lab, driver } = scene
+    const { host, peer } = lab
+    const slow = `tbf rate 100bit burst ${1.5 * BYTES} limit 2000000`
+    ip(`link add low0 netns ${host.namespace} type veth peer name low0 netns ${peer.namespace}`)
+    t.after(() => void ip(`-n ${host.namespace} link del low0`))
+    for (const { namespace } of [host, peer]) ip(`-n ${namespace} link set low0 addrgenmode none up`)
+    layWay(lab, 'low0')
+    for (const device of ['mgmt0', 'low0']) tc(lab, `qdisc replace dev ${device} root ${slow}`)
+    // Its first segment leaves, the others wait.
+    sendLarge(lab, SEGMENTS)
+    let expected = SEGMENTS
+    await samples(driver, expected)
+    for (let sent = 0; sent < PLACES - LATER / 2; sent += BURST) {
+      const frame = Buffer.alloc(BYTES)
+      frame.writeUInt16BE(EXPERIMENTAL, 12)
+      const count = Math.min(BURST, PLACES - LATER / 2 - sent)
+      sendFrames(peer.namespace, peer.eth0.ifIndex, frame, count)
+      expected += count
+      await samples(driver, expected)
+    }
+    for (let i = 0; i < LATER; i++) sendLarge(lab, SEGMENTS, BEYOND)
+    // Again, one segment leaves.
+    expected += SEGMENTS
+    await samples(driver, expected)
+    const before = linkCounts(peer.namespace, 'mgmt0').rxPackets
+    tc(lab, 'qdisc change dev mgmt0 root tbf rate 1gbit burst 100000 limit 2000000')
+    send(lab, 1)
+    await until('the segments', () => linkCounts(peer.namespace, 'mgmt0').rxPackets - before === SEGMENTS)
+    await samples(driver, expected + 1)
+    await sleep(100)
+    assert.equal((await driver.call('tally')).delivered, expected + 1)
+    tc(lab, 'qdisc del dev low0 root')
+    await samples(driver, expected + 1 + (LATER - 1) * SEGMENTS)
   })
 
   test('across a bridge', async t => {

@@ -66,7 +66,7 @@ export const CONTROL = {
   bytes: 12,
   generation: 0,
   asleep: 4,
-  nextSlot: 8,
+  nextMark: 8,
 } as const
 
 export const DROP_EVENT = {
