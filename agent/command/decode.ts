@@ -17,6 +17,7 @@ import { Statistics } from '../decode/statistics.ts'
 import { StreamWatch } from '../decode/streams.ts'
 import { datagramText, harmless, isoTime } from '../decode/text.ts'
 import { TextBuffer } from '../decode/text-buffer.ts'
+import { counted } from '../quantities.ts'
 import { type DecodedDatagram, decodeDatagram, SFLOW_PORT } from '../wire/sflow/datagram.ts'
 import { datagramToJson } from '../wire/sflow/json.ts'
 import { WireError } from '../wire/xdr.ts'
@@ -101,14 +102,17 @@ async function decode(file: string | undefined, options: Options): Promise<numbe
   const abort = () => stop.abort()
   const timer = options.seconds === undefined ? undefined : setTimeout(abort, options.seconds * 1000)
   process.once('SIGINT', abort).once('SIGTERM', abort)
-  let show: Show | undefined
   try {
-    show = await Show.open(options)
-    await show.all(openInput(file, options, stop.signal, show))
-    if (file !== undefined && show.shown === 0 && show.status === 0) {
-      complain(`${nameOf(file)}: no datagram to UDP port ${options.port}`)
-      // One that was not read to its end may have some.
-      if (!stop.signal.aborted) show.status = 1
+    const show = await Show.open(options)
+    try {
+      await show.all(openInput(file, options, stop.signal, show))
+      if (file !== undefined && show.shown === 0 && show.status === 0) {
+        complain(`${nameOf(file)}: no datagram to UDP port ${options.port}`)
+        // One that was not read to its end may have some.
+        if (!stop.signal.aborted) show.status = 1
+      }
+    } finally {
+      await show.close()
     }
     return show.status
   } catch (error) {
@@ -117,7 +121,6 @@ async function decode(file: string | undefined, options: Options): Promise<numbe
     complain(isOutput || file === undefined ? error.message : `${nameOf(file)}: ${error.message}`)
     return 1
   } finally {
-    await show?.close()
     clearTimeout(timer)
     process.off('SIGINT', abort).off('SIGTERM', abort)
   }
@@ -231,17 +234,17 @@ class Show {
       await forwarder.close()
       const { target, sent, failed, problem } = forwarder
       complain(
-        `forwarded ${sent} datagrams to ${target.host}:${target.port}` +
-          (failed > 0 ? `, ${failed} errors, the last: ${problem}` : ''),
+        `forwarded ${counted(sent, 'datagram')} to ${target.host}:${target.port}` +
+          (failed > 0 ? `, ${counted(failed, 'error')}, the last: ${problem}` : ''),
       )
       if (failed > 0) this.status = 1
     }
     if (this.#file !== undefined) {
       this.#file.close()
-      const { path, written, notWritten } = this.#file
-      if (path !== '-') complain(`${path}: ${written} packets`)
+      const { path, written, notWritten, isBroken } = this.#file
+      if (path !== '-' && !isBroken) complain(`${path}: ${counted(written, 'packet')}`)
       if (notWritten > 0)
-        complain(`${path}: ${notWritten} headers of another link type left out; pcapng holds more`)
+        complain(`${path}: ${counted(notWritten, 'header')} of another link type left out; pcapng holds more`)
     }
     if (this.#statistics !== undefined) {
       const { json } = this.#options

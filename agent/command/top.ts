@@ -2,6 +2,7 @@ import { ReadStream, WriteStream } from 'node:tty'
 import { Command, Option } from 'commander'
 import { CONTROL_SOCKET } from '../control/protocol.ts'
 import type { ListenAddress } from '../decode/input.ts'
+import { counted } from '../quantities.ts'
 import { AgentFeed, type Feed, FileFeed, UdpFeed } from '../top/feed.ts'
 import { plainText } from '../top/lines.ts'
 import { drawScreen, type Scene, type Size } from '../top/screen.ts'
@@ -170,7 +171,7 @@ class Look {
     if (statistics.datagrams > 0 || (this.#isLive && malformed === 0)) return true
     const what =
       malformed > 0
-        ? `none of ${malformed} datagrams is sFlow version 5; \`weir decode\` tells why`
+        ? `${counted(malformed, 'datagram')}, and nothing of sFlow version 5; \`weir decode\` tells why`
         : this.#feed.note
     process.stderr.write(`weir top: ${this.#feed.from}: ${what}\n`)
     return false

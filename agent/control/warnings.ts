@@ -1,4 +1,4 @@
-import { duration } from '../quantities.ts'
+import { counted, duration } from '../quantities.ts'
 import type { Status } from './status.ts'
 
 /** What is not as it should be with a running agent, and what to do about it. */
@@ -64,8 +64,9 @@ export function warningsOf(status: Status, before?: Status): Warning[] {
   }
   for (const { stage, difference, unit } of ledger.identities) {
     if (difference !== 0) {
+      const count = Math.abs(difference)
       warn(
-        `${stage}: ${Math.abs(difference)} ${unit} ${difference > 0 ? 'are not accounted for' : 'are counted twice'}`,
+        `${stage}: ${counted(count, unit.slice(0, -1))} ${count === 1 ? 'is' : 'are'} ${difference > 0 ? 'not accounted for' : 'counted twice'}`,
         'this is a mistake in weir: please report it with the output of weir status --json',
       )
     }

@@ -4,6 +4,7 @@ import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
 import type { Readable } from 'node:stream'
+import { counted } from '../quantities.ts'
 import { endpoint } from '../wire/packet.ts'
 import { type Captured, isPcap, PcapReader } from '../wire/pcap.ts'
 
@@ -81,7 +82,7 @@ export async function* fromUdp(
       waiting = []
       waitingBytes = 0
       if (lost > 0)
-        batch.push({ from: name, reason: `${lost} datagrams lost: more came than could be shown` })
+        batch.push({ from: name, reason: `${counted(lost, 'datagram')} lost: more came than could be shown` })
       lost = 0
       yield batch
     }

@@ -41,6 +41,8 @@ export class PacketFile {
   written = 0
   /** Headers of a link type that the file cannot hold. */
   notWritten = 0
+  /** Some of what was to be written is not. */
+  isBroken = false
   readonly #descriptor: number
   readonly #write: (linkType: number, time: bigint, sample: ScannedSample, length: number) => boolean
   readonly #pieces: Uint8Array[] = []
@@ -57,8 +59,7 @@ export class PacketFile {
     const output = fstatSync(this.#descriptor, { bigint: true })
     if (output.isFile() && output.dev === input?.dev && output.ino === input.ino) {
       this.close()
-      const name = path === '-' ? 'standard output' : path
-      throw new OutputError(`${name} is the file that is read: write to another one`)
+      throw new OutputError(`${nameOf(path)} is the file that is read: write to another one`)
     }
     if (path !== '-' && output.isFile()) ftruncateSync(this.#descriptor)
     const put = (bytes: Uint8Array) => {
@@ -80,18 +81,28 @@ export class PacketFile {
     if (this.#waiting > 1 << 20) this.flush()
   }
 
+  /** Fails with an OutputError; what could not be written is not tried again. */
   flush(): void {
     if (this.#waiting === 0) return
     const bytes = Buffer.concat(this.#pieces)
-    for (let done = 0; done < bytes.length; ) done += writeSync(this.#descriptor, bytes, done)
     this.#pieces.length = 0
     this.#waiting = 0
+    try {
+      for (let done = 0; done < bytes.length; ) done += writeSync(this.#descriptor, bytes, done)
+    } catch (error) {
+      this.isBroken = true
+      throw new OutputError(`${nameOf(this.path)}: ${(error as Error).message}`)
+    }
   }
 
   close(): void {
     this.flush()
     if (this.#descriptor !== 1) closeSync(this.#descriptor)
   }
+}
+
+function nameOf(path: string): string {
+  return path === '-' ? 'standard output' : path
 }
 
 /** What the file has stays in it. */

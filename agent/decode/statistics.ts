@@ -3,6 +3,7 @@
  * samples, by the sample pools and by the drops that the agent itself reports.
  */
 
+import { counted, grouped } from '../quantities.ts'
 import { formatIp4, formatIp6 } from '../wire/addresses.ts'
 import { dataSourceType } from '../wire/sflow/enumerations.ts'
 import { type SampleKind, type ScannedSample, type ScanSink, u32 } from './scanner.ts'
@@ -204,16 +205,18 @@ export class Statistics implements ScanSink {
     for (const stream of this.streams.values()) {
       const { agent, subAgent, datagrams, samples, bytes } = stream
       lines.push(
-        `agent ${agent} sub-agent ${subAgent}: ${count(datagrams.received)} datagrams, ${count(bytes)} bytes, ` +
-          `${count(samples.flow)} flow samples, ${count(samples.counters)} counters samples, ` +
-          `${count(samples.discard)} discarded packets, ${count(samples.other)} others`,
+        `agent ${agent} sub-agent ${subAgent}: ${counted(datagrams.received, 'datagram')}, ${counted(bytes, 'byte')}, ` +
+          `${counted(samples.flow, 'flow sample')}, ${counted(samples.counters, 'counters sample')}, ` +
+          `${counted(samples.discard, 'discarded packet')}, ${counted(samples.other, 'other')}`,
         `  datagrams: ${sequenceText(datagrams)}`,
       )
       for (const source of sorted(stream)) lines.push(`  ${sourceLine(source)}`)
     }
-    if (this.malformed > 0) lines.push(`${count(this.malformed)} datagrams could not be decoded`)
+    if (this.malformed > 0) lines.push(`${counted(this.malformed, 'datagram')} could not be decoded`)
     if (this.notKept > 0)
-      lines.push(`${count(this.notKept)} datagrams or samples of sources beyond the most that are kept`)
+      lines.push(
+        `${counted(this.notKept, 'datagram or sample', 'datagrams or samples')} of sources beyond the most that are kept`,
+      )
     if (lines.length === 0) lines.push('no datagrams')
     return `${lines.join('\n')}\n`
   }
@@ -301,21 +304,17 @@ function sourceLine(source: SourceStatistics): string {
     other: '',
   }[kind]
   const type = dataSourceType[source.sourceType] ?? `type ${source.sourceType}`
-  let line = `${name} of ${type} ${source.sourceIndex}: ${count(sequence.received)}, ${sequenceText(sequence)}`
-  if (kind === 'flow') line += `, 1 in ${count(rate)}, ${count(packets)} packets`
+  let line = `${name} of ${type} ${source.sourceIndex}: ${grouped(sequence.received)}, ${sequenceText(sequence)}`
+  if (kind === 'flow') line += `, 1 in ${grouped(rate)}, ${counted(packets, 'packet')}`
   if (effectiveRate !== undefined) line += ` (1 in ${effectiveRate.toFixed(1)} by the pool)`
-  if (kind !== 'counters') line += `, ${count(drops)} lost in the agent`
+  if (kind !== 'counters') line += `, ${grouped(drops)} lost in the agent`
   return line
 }
 
 function sequenceText({ lost, late, duplicates, restarts }: Sequence): string {
-  const parts = [`${count(lost)} missing`]
-  if (late > 0) parts.push(`${count(late)} late`)
-  if (duplicates > 0) parts.push(`${count(duplicates)} twice`)
-  if (restarts > 0) parts.push(`${count(restarts)} restarts`)
+  const parts = [`${grouped(lost)} missing`]
+  if (late > 0) parts.push(`${grouped(late)} late`)
+  if (duplicates > 0) parts.push(`${grouped(duplicates)} twice`)
+  if (restarts > 0) parts.push(counted(restarts, 'restart'))
   return parts.join(', ')
-}
-
-function count(value: number): string {
-  return value.toLocaleString('en')
 }

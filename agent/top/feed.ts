@@ -4,6 +4,7 @@ import { ControlClient } from '../control/client.ts'
 import type { StreamCounts } from '../control/protocol.ts'
 import type { InterfaceStatus, Status } from '../control/status.ts'
 import { fromFile, fromUdp, type ListenAddress } from '../decode/input.ts'
+import { counted } from '../quantities.ts'
 import type { TrafficModel } from '../view/model.ts'
 import type { CollectorRow } from './screen.ts'
 
@@ -145,7 +146,7 @@ export class UdpFeed implements Feed {
       for (const received of batch) {
         if ('reason' in received) this.note = received.reason
         else if (!this.#held && !model.take(received.bytes, performance.now())) {
-          this.note = `${model.malformed} datagrams could not be decoded; \`weir decode\` tells why`
+          this.note = `${counted(model.malformed, 'datagram')} could not be decoded; \`weir decode\` tells why`
         }
       }
     }
@@ -192,7 +193,7 @@ export class FileFeed implements Feed {
       datagrams === 0
         ? (problem ?? `no datagram to UDP port ${this.#port}`)
         : model.malformed > 0
-          ? `the whole file, ${model.malformed} datagrams could not be decoded`
+          ? `the whole file, ${counted(model.malformed, 'datagram')} could not be decoded`
           : 'the whole file'
   }
 

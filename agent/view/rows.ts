@@ -1,6 +1,7 @@
 /** What the model holds, as rows to be shown: grouped, filtered, sorted, named. Pure. */
 
 import { printable } from '../health/printable.ts'
+import { counted } from '../quantities.ts'
 import { PROTOCOL_NAMES } from '../wire/packet.ts'
 import { discardReason, meantDiscardReason } from '../wire/sflow/discard-reasons.ts'
 import {
@@ -475,7 +476,7 @@ export function namesOf(model: TrafficModel): Names {
 
 function outputText(agent: string, { format, value }: Output, names: Names): string {
   if (format === 1) return `dropped: ${reasonText(value)}`
-  if (format === 2) return `${value} interfaces`
+  if (format === 2) return counted(value, 'interface')
   return names(agent, value)
 }
 

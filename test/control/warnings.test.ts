@@ -145,6 +145,11 @@ const cases: {
     mend: /web \{ listen = … \}/,
   },
   {
+    name: 'a sample that nobody knows of',
+    now: difference(1),
+    what: [/^bpf: 1 sample is not accounted for$/],
+  },
+  {
     name: 'samples that nobody knows of',
     now: difference(3),
     what: [/^bpf: 3 samples are not accounted for$/],

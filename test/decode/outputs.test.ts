@@ -96,11 +96,11 @@ suite('sampled headers as a capture that tshark reads', { concurrency: false }, 
     const one = join(directory, 'mixed.pcap')
     assert.match(
       decode(['-w', one, '-'], mixed).errors,
-      /1 packets\n.*2 headers of another link type left out/,
+      /1 packet\n.*2 headers of another link type left out/,
     )
     assert.deepEqual(tshark(one, 'frame.encap_type', 'frame.len', 'ip.src'), [['129', '100', '198.51.100.7']])
     const all = join(directory, 'mixed.pcapng')
-    assert.match(decode(['-w', all, '-'], mixed).errors, /2 packets\n.*1 headers of another/)
+    assert.match(decode(['-w', all, '-'], mixed).errors, /2 packets\n.*1 header of another/)
     assert.equal(tshark(all, 'frame.encap_type').length, 2)
   })
 
@@ -217,6 +217,30 @@ test('datagrams are forwarded byte for byte to every target', async () => {
   } finally {
     for (const socket of sockets) socket.close()
   }
+})
+
+test('what could not be forwarded, or written, is told of its target and makes the exit status', async t => {
+  const file = join(directory, 'many.pcap')
+  writeFileSync(file, pcap(...new Array<Uint8Array>(20).fill(vector('transit-delay'))))
+  const socket = createSocket('udp4')
+  socket.bind(0, '127.0.0.1')
+  await once(socket, 'listening')
+  t.after(() => socket[Symbol.asyncDispose]())
+  const target = `127.0.0.1:${socket.address().port}`
+  const forward = (...more: string[]) => decode(['-f', target, ...more, file], new Uint8Array())
+  const one = forward('--count', '1')
+  assert.deepEqual([one.errors, one.status], [`weir decode: forwarded 1 datagram to ${target}\n`, 0])
+  await socket[Symbol.asyncDispose]()
+  const none = forward()
+  assert.match(
+    none.errors,
+    /^weir decode: forwarded \d+ datagrams? to \S+, \d+ errors?, the last: .*ECONNREFUSED.*\n$/,
+  )
+  assert.equal(none.status, 1)
+
+  const full = decode(['-w', '/dev/full', file], new Uint8Array())
+  const problem = 'weir decode: /dev/full: ENOSPC: no space left on device, write\n'
+  assert.deepEqual([full.errors, full.status], [problem, 1])
 })
 
 test('JSON, text and lines: nothing in a datagram reaches the terminal raw', () => {

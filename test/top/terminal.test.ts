@@ -78,14 +78,14 @@ test('--print tells when nothing was understood, and fails', t => {
     const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' })
     return { status, stderr: stderr.replaceAll(folder, '') }
   }
-  const none = 'datagrams is sFlow version 5; `weir decode` tells why'
+  const none = 'and nothing of sFlow version 5; `weir decode` tells why'
   assert.deepEqual(print('garbage', Buffer.alloc(100, 7)), {
     status: 1,
-    stderr: `weir top: /garbage: none of 1 ${none}\n`,
+    stderr: `weir top: /garbage: 1 datagram, ${none}\n`,
   })
   assert.deepEqual(print('garbage.pcap', pcap(Buffer.alloc(100, 7), Buffer.alloc(3))), {
     status: 1,
-    stderr: `weir top: /garbage.pcap: none of 2 ${none}\n`,
+    stderr: `weir top: /garbage.pcap: 2 datagrams, ${none}\n`,
   })
   assert.deepEqual(print('empty.pcap', pcap()), {
     status: 1,
