@@ -41,30 +41,27 @@ interface Step {
   readonly run: () => Promise<number>
 }
 
-const steps: Step[] = []
-if (what === 'all' || what === 'unit') {
-  const files = globSync('test/**/*.test.ts', { cwd: root }).filter(
-    file => !/^test\/(vm|packages)\//.test(file),
-  )
-  steps.push({
-    name: `${files.length} files of unit, property, golden and namespace tests`,
-    run: () => runFiles(['--test-timeout=120000', '--test-concurrency=2'], files.sort()),
-  })
-}
-if (what === 'all' || what === 'vm') {
-  steps.push({ name: 'kernel tests in virtual machines', run: () => run(['test/vm/run.ts']) })
-}
 /** What `npm test` leaves to `npm run test:packages`, which takes some minutes more. */
 const ONLY_PACKAGES = ['build', 'image', 'labs', 'life-cycle'].map(name => `test/packages/${name}.test.ts`)
 
+const find = (pattern: string) => globSync(pattern, { cwd: root }).sort()
+
+const steps: Step[] = []
+if (what === 'all' || what === 'unit') {
+  const files = find('test/**/*.test.ts').filter(file => !/^test\/(vm|packages)\//.test(file))
+  steps.push({
+    name: `${files.length} files of unit, property, golden and namespace tests`,
+    run: () => runFiles(['--test-timeout=120000', '--test-concurrency=2'], files),
+  })
+}
 if (what === 'all' || what === 'packages') {
-  const found = globSync('test/packages/*.test.ts', { cwd: root }).sort()
-  const files = found.filter(file => what === 'packages' || !ONLY_PACKAGES.includes(file))
-  const prepared = what === 'packages' ? 'all' : 'here'
+  const files = find('test/packages/*.test.ts').filter(
+    file => what === 'packages' || !ONLY_PACKAGES.includes(file),
+  )
   steps.push(
     {
       name: 'building packages, and clean systems to install them into',
-      run: () => run(['test/packages/prepare.ts', prepared]),
+      run: () => run(['test/packages/prepare.ts', what === 'packages' ? 'all' : 'here']),
     },
     {
       name: `${files.length} files of tests of packages`,
@@ -72,12 +69,18 @@ if (what === 'all' || what === 'packages') {
     },
   )
 }
-if (what === 'packages') {
-  steps.push({
+const GUESTS: Readonly<Record<string, Step>> = {
+  all: {
+    name: 'virtual machines: kernel tests, and a system with systemd to install into',
+    run: () => run(['test/vm/run.ts', '--installed']),
+  },
+  vm: { name: 'kernel tests in virtual machines', run: () => run(['test/vm/run.ts']) },
+  packages: {
     name: 'a system with systemd in a virtual machine: install, reload, kill, upgrade, remove',
-    run: () => run(['test/packages/systemd.ts']),
-  })
+    run: () => run(['test/vm/run.ts', '--kernel', '6.12', ...find('test/packages/guest/*.test.ts')]),
+  },
 }
+if (GUESTS[what] !== undefined) steps.push(GUESTS[what])
 if (steps.length === 0) {
   console.error(`test: unknown set '${what}'; give unit, vm, packages or all`)
   process.exit(2)
@@ -94,8 +97,8 @@ for (const step of steps) {
 }
 if (what === 'all') {
   console.log(
-    "\n== left to 'npm run test:packages': a system with systemd, the container image, containerlab's topologies,",
+    "\n== left to 'npm run test:packages': the container image, containerlab's topologies, the life of an installed",
   )
-  console.log('   the life of an installed agent, sizes, the same bytes twice, arm64 in an emulator')
+  console.log('   agent on a machine gone wrong, sizes, the same bytes twice, arm64 in an emulator')
 }
 process.exit(failed ? 1 : 0)

@@ -52,7 +52,7 @@ const WANTED: Readonly<Record<'amd64' | 'arm64', readonly Wanted[]>> = {
 
 // A commit changes no package by its date.
 process.env.SOURCE_DATE_EPOCH ??= '1750000000'
-const systems = SYSTEMS.filter(name => all || !name.endsWith('-systemd')).map(name => prepareSystem(name))
+const systems = SYSTEMS.map(name => prepareSystem(name))
 for (const target of TARGETS) {
   const wanted = WANTED[target.name].filter(({ here }) => all || here)
   if (wanted.length === 0) continue

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { PROGRAM } from './program.ts'
 
 /** The namespaces of the lab that the demo of this process id has built. */
 export const namespaces = (pid: number): string[] =>
@@ -13,8 +13,7 @@ export const namespaces = (pid: number): string[] =>
 
 /** Runs `weir demo` to its end; checks that it succeeds and leaves nothing behind. */
 export async function runDemo(...options: string[]): Promise<{ output: string; messages: string }> {
-  const main = join(import.meta.dirname, '../../agent/main.ts')
-  const child = spawn(process.execPath, [main, 'demo', ...options])
+  const child = spawn(process.execPath, [PROGRAM, 'demo', ...options])
   const [output, messages, [status]] = await Promise.all([
     text(child.stdout),
     text(child.stderr),

@@ -4,8 +4,7 @@ import { execFile } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Finding } from '../../agent/doctor/finding.ts'
-
-const ROOT = join(import.meta.dirname, '../..')
+import { PROGRAM } from './program.ts'
 
 export interface Examination {
   readonly exit: number
@@ -23,7 +22,7 @@ export async function examine(
 ): Promise<Examination> {
   const file = join(folder, `doctor-${++files}.conf`)
   writeFileSync(file, `sFlow {\n${settings}\n}\n`)
-  const doctor = [process.execPath, join(ROOT, 'agent/main.ts'), 'doctor', '--json', '-f', file, ...args]
+  const doctor = [process.execPath, PROGRAM, 'doctor', '--json', '-f', file, ...args]
   const [program, ...rest] = [...prefix, ...doctor]
   const { exit, out, errors } = await new Promise<{ exit: number; out: string; errors: string }>(resolve => {
     const child = execFile(program!, rest, (_, out, errors) =>

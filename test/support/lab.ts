@@ -21,6 +21,7 @@ import {
   type FlowSample,
   flowSampleExpanded,
 } from '../../agent/wire/sflow/samples.ts'
+import { PROGRAM } from './program.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const SOCK_DGRAM = 2
@@ -463,6 +464,6 @@ let agents = 0
 
 /** Starts `weir` with these arguments, as a program that `prefix` runs. */
 export function runWeir(scope: Scope, prefix: readonly string[], args: readonly string[]): RunningAgent {
-  const [program, ...rest] = [...prefix, process.execPath, join(ROOT, 'agent/main.ts'), ...args]
+  const [program, ...rest] = [...prefix, process.execPath, PROGRAM, ...args]
   return new RunningAgent(scope, [program!, ...rest])
 }

@@ -1,47 +1,66 @@
 /**
  * Runs test files on real kernels in virtual machines:
  *
- *   node test/vm/run.ts [--kernel 6.1|6.12|all] [--timeout SECONDS] [--keep] [--shell] [FILE.test.ts…]
+ *   node test/vm/run.ts [--kernel 6.1|6.12|all] [--installed] [--timeout SECONDS] [--keep] [--shell] [FILE.test.ts…]
  *
- * Without files, all of test/vm/guest on the newest kernel, and what depends on the kernel on the others too. The guest's root is this machine's own, with this repository at the same
- * place; what a guest writes stays in its memory, except for the output directory /run/weir-vm.
+ * Without files, all of test/vm/guest on the newest kernel, and what depends on the kernel on the others too; with
+ * --installed also test/packages/guest, on the newest. A guest's root is this machine's own or, for test/packages, a
+ * Debian with systemd; this repository is at the same place in it. What a guest writes stays in its memory, except for
+ * the output directory /run/weir-vm.
  */
 
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
-import { copyFile, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { globSync } from 'node:fs'
+import { copyFile, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, relative, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Duplex } from 'node:stream'
 import { parseArgs } from 'node:util'
+import { bundle } from '../../packaging/bundle.ts'
+import { systemFolder } from '../packages/root.ts'
 import { onceMore, readResults, writingResults } from '../support/once-more.ts'
 import { type Image, KERNELS, type KernelName, prepareImage } from './images.ts'
 
 const REPOSITORY = resolve(import.meta.dirname, '../..')
-const GUEST_TESTS = join(import.meta.dirname, 'guest')
 
 /** Where the guest sees the output directory. */
 const OUT = '/run/weir-vm'
+
+/** What guests run (test/support/program.ts). */
+const PROGRAM = join(REPOSITORY, 'build/weir.mjs')
 
 /** A test that takes longer than this is reported by the test runner itself. */
 const TEST_TIMEOUT_MS = 180_000
 
 interface Options {
-  readonly files: readonly string[]
   readonly timeoutSeconds: number
   readonly keep: boolean
-  /** The system that the guest sees, below its own layer of writes: this machine's own, or a folder. */
+}
+
+/** The system that a guest sees, below its own layer of writes. */
+interface System {
+  /** This machine's own, or a folder. */
   readonly root: string
   /** Its first process, a script of this folder. */
   readonly init: string
 }
 
-/** Runs the files in a guest, and once more, in another one, what fails; true when every test has passed. */
-async function runTests(image: Image, options: Options): Promise<boolean> {
-  const { passed, failed } = await runGuest(image, options)
+const HERE: System = { root: '/', init: 'init.sh' }
+
+/** What one guest does. */
+interface Job {
+  readonly image: Image
+  readonly system: System
+  readonly files: readonly string[]
+}
+
+/** Does the job in a guest, and once more, in another one, what fails; true when every test has passed. */
+async function runTests(job: Job, options: Options): Promise<boolean> {
+  const { passed, failed } = await runGuest(job, options)
   if (passed) return true
-  const say = (line: string) => console.log(`[${image.name}] ${line}`)
-  return onceMore(failed, say, async files => (await runGuest(image, { ...options, files })).passed)
+  const say = (line: string) => console.log(`[${job.image.name}] ${line}`)
+  return onceMore(failed, say, async files => (await runGuest({ ...job, files }, options)).passed)
 }
 
 interface Outcome {
@@ -52,18 +71,18 @@ interface Outcome {
 }
 
 /** Boots the image, runs the files and says how it went. */
-async function runGuest(image: Image, options: Options): Promise<Outcome> {
+async function runGuest({ image, system, files }: Job, options: Options): Promise<Outcome> {
   const say = (line: string) => console.log(`[${image.name}] ${line}`)
   const out = await mkdtemp(join(tmpdir(), `weir-vm-${image.name}-`))
   try {
-    await layOut(out, image, 'tests', options.init)
-    await writeFile(join(out, 'job'), job(options.files))
+    await layOut(out, image, 'tests', system.init)
+    await writeFile(join(out, 'job'), script(files))
     say(`booting Linux ${image.release}`)
     const started = performance.now()
     const seconds = () => `${((performance.now() - started) / 1000).toFixed(1)} s`
     const kernelConsole = await open(join(out, 'console'), 'a')
     const machine = spawnMachine(
-      [...qemu(image, out, options.root), '-serial', 'stdio', '-chardev', 'socket,id=job,fd=3', ...JOB_PORT],
+      [...qemu(image, out, system.root), '-serial', 'stdio', '-chardev', 'socket,id=job,fd=3', ...JOB_PORT],
       ['ignore', kernelConsole.fd, kernelConsole.fd, 'pipe'],
     )
     const deadline = setTimeout(() => {
@@ -83,11 +102,11 @@ async function runGuest(image: Image, options: Options): Promise<Outcome> {
     if (status === undefined) {
       say(`FAILED after ${seconds()}: the guest ended without a result; its console's last lines:`)
       for (const line of await lastLines(join(out, 'console'), 60)) say(`console: ${line}`)
-      return { passed: false, failed: options.files }
+      return { passed: false, failed: files }
     }
     const results = await readResults(join(out, 'results.json'))
     const names = new Set(results?.passedNames)
-    const empty = options.files.filter(file => names.has(file))
+    const empty = files.filter(file => names.has(file))
     for (const file of empty) say(`no test in ${file}`)
     const passed = status.trim() === '0' && (results?.passed ?? 0) > 0 && empty.length === 0
     const counts = `${results?.passed} passed, ${results?.failed} failed, ${results?.skipped} skipped`
@@ -103,9 +122,12 @@ async function runGuest(image: Image, options: Options): Promise<Outcome> {
 async function runShell(image: Image): Promise<void> {
   const out = await mkdtemp(join(tmpdir(), `weir-vm-${image.name}-`))
   try {
-    await layOut(out, image, 'shell', 'init.sh')
+    await layOut(out, image, 'shell', HERE.init)
     await ended(
-      spawnMachine([...qemu(image, out, '/'), '-serial', 'mon:stdio'], ['inherit', 'inherit', 'inherit']),
+      spawnMachine(
+        [...qemu(image, out, HERE.root), '-serial', 'mon:stdio'],
+        ['inherit', 'inherit', 'inherit'],
+      ),
     )
   } finally {
     await rm(out, { recursive: true, force: true })
@@ -118,13 +140,13 @@ async function layOut(out: string, image: Image, what: 'tests' | 'shell', init: 
   const variables = [
     `WEIR_REPOSITORY=${quote(REPOSITORY)}`,
     `WEIR_WHAT=${what}`,
-    `export WEIR_VM=${image.name}`,
+    `export WEIR_VM=${image.name} WEIR_PROGRAM=${quote(PROGRAM)}`,
   ]
   await writeFile(join(out, 'environment'), `${variables.join('\n')}\n`)
 }
 
 /** The script that the guest runs: each file in a process of its own, one after the other. */
-function job(files: readonly string[]): string {
+function script(files: readonly string[]): string {
   const command = [
     ...['node_modules/.bin/node', '--test', '--test-concurrency=1', `--test-timeout=${TEST_TIMEOUT_MS}`],
     ...writingResults(join(OUT, 'results.json')),
@@ -191,31 +213,29 @@ async function main(): Promise<number> {
       timeout: { type: 'string', default: '1800' },
       keep: { type: 'boolean', default: false },
       shell: { type: 'boolean', default: false },
-      root: { type: 'string', default: '/' },
-      init: { type: 'string', default: 'init.sh' },
+      installed: { type: 'boolean', default: false },
     },
   })
   const names = (Object.keys(KERNELS) as KernelName[]).filter(name => ['all', name].includes(values.kernel))
   if (names.length === 0)
     throw new Error(`no kernel '${values.kernel}'; there are ${Object.keys(KERNELS).join(', ')}`)
   const files = positionals.map(file => relative(REPOSITORY, resolve(file)))
-  const options = {
-    timeoutSeconds: Number(values.timeout),
-    keep: values.keep,
-    root: values.root,
-    init: values.init,
-  }
+  const options = { timeoutSeconds: Number(values.timeout), keep: values.keep }
   const images: Image[] = []
   for (const name of names) images.push(await prepareImage(name, line => console.error(`[${name}] ${line}`)))
+  await bundle(PROGRAM)
   if (values.shell) {
     await runShell(images.at(-1)!)
     return 0
   }
-  const jobs = files.length > 0 ? images.map(image => ({ image, files })) : await allJobs(images)
+  const jobs =
+    files.length === 0
+      ? allJobs(images, values.installed)
+      : images.map(image => ({ image, files, system: files.every(isOfPackages) ? installed() : HERE }))
   let failed = false
   const next = async () => {
     for (let one = jobs.shift(); one !== undefined; one = jobs.shift()) {
-      if (!(await runTests(one.image, { ...options, files: one.files }))) failed = true
+      if (!(await runTests(one, options))) failed = true
     }
   }
   await Promise.all(Array.from({ length: GUESTS_AT_ONCE }, next))
@@ -245,21 +265,31 @@ const NEWEST_ONLY: ReadonlySet<string> = new Set(
 /** What it does to the kernel cannot be undone. */
 const LAST = 'test/vm/guest/lockdown.test.ts'
 
+/** Tests of an installed package, which have a system of their own. */
+const isOfPackages = (file: string) => file.startsWith('test/packages/')
+
+/** A Debian with systemd, without this machine's programs: nothing that a package needs comes from elsewhere. */
+const installed = (): System => ({ root: systemFolder('trixie-systemd'), init: 'init-systemd.sh' })
+
 /** All files on the newest kernel, and on the others those that depend on the kernel. */
-async function allJobs(images: readonly Image[]): Promise<{ image: Image; files: string[] }[]> {
-  const found = await readdir(GUEST_TESTS)
-  const files = found
-    .filter(file => file.endsWith('.test.ts'))
-    .map(file => `test/vm/guest/${file}`)
-    .sort((a, b) => Number(a === LAST) - Number(b === LAST) || (a < b ? -1 : 1))
+function allJobs(images: readonly Image[], withInstalled: boolean): Job[] {
+  const find = (pattern: string) => globSync(pattern, { cwd: REPOSITORY }).sort()
+  const files = find('test/vm/guest/*.test.ts').sort((a, b) => Number(a === LAST) - Number(b === LAST))
   const newest = images.at(-1)!
-  const jobs = inParts(files, 2 * GUESTS_AT_ONCE).map(part => ({ image: newest, files: part }))
+  const jobs: Job[] = inParts(files, 2 * GUESTS_AT_ONCE).map(part => ({
+    image: newest,
+    system: HERE,
+    files: part,
+  }))
+  if (withInstalled) {
+    jobs.unshift({ image: newest, system: installed(), files: find('test/packages/guest/*.test.ts') })
+  }
   for (const image of images.slice(0, -1)) {
     const dependent = files.filter(file => !NEWEST_ONLY.has(file))
     console.log(
       `[${image.name}] ${dependent.length} of ${files.length} files: those that depend on the kernel`,
     )
-    jobs.push(...inParts(dependent, GUESTS_AT_ONCE).map(part => ({ image, files: part })))
+    jobs.push(...inParts(dependent, GUESTS_AT_ONCE).map(part => ({ image, system: HERE, files: part })))
   }
   return jobs
 }

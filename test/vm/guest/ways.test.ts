@@ -1,10 +1,10 @@
 /** The ways of datagrams to collectors: a VRF and the main table with the same networks, devices, namespaces. */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { join } from 'node:path'
 import { test } from 'node:test'
 import { modprobe } from '../../support/guest.ts'
 import { ip, listen, makeLab, startAgent, until } from '../../support/lab.ts'
+import { PROGRAM } from '../../support/program.ts'
 
 modprobe('veth', 'vrf')
 
@@ -77,7 +77,7 @@ test('a collector in a VRF and one outside it have the same address', async t =>
     causes.every(cause => /^collector \S+ via mgmt( from \S+)?\//.test(cause)) && causes.length > 0,
     causes.join(),
   )
-  const weir = [process.execPath, join(import.meta.dirname, '../../../agent/main.ts')]
+  const weir = [process.execPath, PROGRAM]
   const { spawnargs } = agent.child
   const file = spawnargs[spawnargs.indexOf('-f') + 1]!
   const check = () => {
