@@ -5,7 +5,8 @@ import { type BpfObject, pageSize } from './bpf-object.ts'
  *
  *     page 0     consumer position u64: ours
  *     page 1     producer position u64: the kernel's
- *     page 2 …   the data, mapped twice in a row so that a record at the end goes on behind it
+ *     page 2 …   the data, and behind them again, so that a record at the end goes on behind it; of that no more is
+ *                mapped than its first page, for each page counts as resident: a record is no longer than that
  *
  * Positions only grow. A record is a header of 8 bytes (length u32, of which bit 31 says that it is being written and
  * bit 30 that it was discarded; offset u32) and its bytes, rounded up to 8.
@@ -66,7 +67,7 @@ export class RingBuffer {
     const bytes = object.entries(map)
     this.#options = options
     this.#consumer = new BigUint64Array(object.memory(map, 0, page, 'writable'), 0, 1)
-    const memory = object.memory(map, page, page + 2 * bytes, 'readable')
+    const memory = object.memory(map, page, page + bytes + page, 'readable')
     this.#producer = new BigUint64Array(memory, 0, 1)
     this.words = new Int32Array(memory)
     this.view = new DataView(memory)
