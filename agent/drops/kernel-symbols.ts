@@ -1,4 +1,6 @@
 import { open } from 'node:fs/promises'
+import { deflateRawSync, inflateRawSync } from 'node:zlib'
+import { inTurns } from '../turns.ts'
 
 /**
  * The functions of the running kernel by their addresses, from /proc/kallsyms: for each line address, type and name, and
@@ -11,6 +13,7 @@ const FUNCTION_TYPES = new Set([...'tTwW'].map(type => type.charCodeAt(0)))
 const ADDRESS_DIGITS = 16
 const CHUNK_BYTES = 65_536
 const NEWLINE = 10
+const UNDERSCORE = 0x5f
 /** Of an address, so many of the upper 32 bits are kept: in those above, all of the kernel's are alike. */
 const HIGH_MASK = 0x1f_ffff
 /**
@@ -18,12 +21,20 @@ const HIGH_MASK = 0x1f_ffff
  * loaded since.
  */
 const MOST_FUNCTION_BYTES = 1 << 15
+/**
+ * Begins the name of the padding before a function (CONFIG_PREFIX_SYMBOLS), which is half of all names. It ends the function
+ * before, and nothing runs in it.
+ */
+const PADDING = '__pfx_'
+/** Names are seldom asked for, and few of them: so many together are kept compressed, in a fifth of their room. */
+const NAMES_IN_PIECE = 256
 
-interface Symbols {
-  /** Ascending. */
+interface Functions {
+  /** Ascending when they are sorted. */
   readonly addresses: Float64Array
-  /** Where each name begins in `names`, and where the last one ends. */
+  /** Where the line of each begins in `names`, and where the last one ends. */
   readonly starts: Uint32Array
+  /** Name and module, a line each; an empty one for padding. */
   readonly names: Buffer
 }
 
@@ -33,7 +44,11 @@ export function addressOf(high: number, low: number): number {
 }
 
 export class KernelSymbols {
-  readonly #symbols: Symbols
+  /** Ascending, and how far behind the first one. */
+  readonly #addresses: Float64Array | Uint32Array
+  readonly #first: number
+  /** Compressed lines of NAMES_IN_PIECE functions each. */
+  readonly #pieces: readonly Uint8Array[]
 
   /**
    * Reads the symbols. A process that may not see addresses (CAP_SYSLOG, kernel.kptr_restrict) gets a table of none.
@@ -57,26 +72,38 @@ export class KernelSymbols {
     } finally {
       await file.close()
     }
-    return new KernelSymbols(collector.symbols())
+    const { addresses, starts, names } = collector.functions()
+    const pieces: Uint8Array[] = []
+    await inTurns(Array(Math.ceil(addresses.length / NAMES_IN_PIECE)).keys(), piece => {
+      const first = piece * NAMES_IN_PIECE
+      const end = Math.min(first + NAMES_IN_PIECE, addresses.length)
+      // A copy: what it gives is the beginning of a larger buffer.
+      pieces.push(new Uint8Array(deflateRawSync(names.subarray(starts[first], starts[end]))))
+    })
+    return new KernelSymbols(addresses, pieces)
   }
 
-  private constructor(symbols: Symbols) {
-    this.#symbols = symbols
+  private constructor(addresses: Float64Array, pieces: readonly Uint8Array[]) {
+    this.#first = addresses[0] ?? 0
+    const distances = addresses.map(address => address - this.#first)
+    this.#addresses = (distances.at(-1) ?? 0) < 2 ** 32 ? Uint32Array.from(distances) : distances
+    this.#pieces = pieces
   }
 
   /** Functions known. */
   get size(): number {
-    return this.#symbols.addresses.length
+    return this.#addresses.length
   }
 
   /** What is at this address, as the kernel writes it: `name+0xoffset/0xsize`; undefined when there is no function. */
   at(address: number): string | undefined {
-    const { addresses, starts, names } = this.#symbols
+    const addresses = this.#addresses
+    const distance = address - this.#first
     let low = 0
     let high = addresses.length
     while (low < high) {
       const middle = (low + high) >>> 1
-      if (addresses[middle]! <= address) low = middle + 1
+      if (addresses[middle]! <= distance) low = middle + 1
       else high = middle
     }
     const next = addresses[low]
@@ -86,9 +113,13 @@ export class KernelSymbols {
     while (at > 0 && addresses[at - 1] === addresses[at]) at--
     const start = addresses[at]!
     const size = (next ?? start + MOST_FUNCTION_BYTES) - start
-    if (address - start >= Math.min(size, MOST_FUNCTION_BYTES)) return undefined
-    const [name, module] = names.toString('latin1', starts[at]!, starts[at + 1]!).split('\t')
-    const place = `${name}+0x${(address - start).toString(16)}/0x${size.toString(16)}`
+    if (distance - start >= Math.min(size, MOST_FUNCTION_BYTES)) return undefined
+    const lines = inflateRawSync(this.#pieces[Math.floor(at / NAMES_IN_PIECE)]!)
+      .toString('latin1')
+      .split('\n')
+    const [name, module] = lines[at % NAMES_IN_PIECE]!.split('\t')
+    if (name === '') return undefined
+    const place = `${name}+0x${(distance - start).toString(16)}/0x${size.toString(16)}`
     return module === undefined ? place : `${place} ${module}`
   }
 }
@@ -114,7 +145,8 @@ class Collector {
     }
   }
 
-  symbols(): Symbols {
+  /** All of them, sorted. */
+  functions(): Functions {
     const count = this.#count
     const starts = this.#starts.subarray(0, count + 1)
     starts[count] = this.#nameBytes
@@ -129,7 +161,10 @@ class Collector {
     const address = addressOf(high, low)
     if (Number.isNaN(high + low) || address === 0) return
     const name = line + ADDRESS_DIGITS + 3
-    const length = end - name
+    const isPadding =
+      bytes[name] === UNDERSCORE && bytes.toString('latin1', name, name + PADDING.length) === PADDING
+    const start = isPadding ? end : name
+    const length = end + 1 - start
     const count = this.#count
     if (count + 1 >= this.#addresses.length) {
       this.#addresses = grown(this.#addresses, new Float64Array(2 * this.#addresses.length))
@@ -140,13 +175,13 @@ class Collector {
     if (count > 0 && address < this.#addresses[count - 1]!) this.#isSorted = false
     this.#addresses[count] = address
     this.#starts[count] = this.#nameBytes
-    this.#nameBytes += bytes.copy(this.#names, this.#nameBytes, name, end)
+    this.#nameBytes += bytes.copy(this.#names, this.#nameBytes, start, end + 1)
     this.#count++
   }
 }
 
 /** Those of the kernel come in their order, those of modules in any. */
-function sorted({ addresses, starts, names }: Symbols): Symbols {
+function sorted({ addresses, starts, names }: Functions): Functions {
   const order = new Uint32Array(addresses.keys())
   order.sort((a, b) => addresses[a]! - addresses[b]! || a - b)
   const result = {

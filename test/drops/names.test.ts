@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { DropNames } from '../../agent/drops/drop-names.ts'
 import { addressOf, KernelSymbols } from '../../agent/drops/kernel-symbols.ts'
 import { Names } from '../../agent/samples/drop.ts'
@@ -58,6 +60,27 @@ describe('symbols', () => {
     assert.equal(symbols.at(at(0x81000000)), undefined)
   })
 
+  test('padding before a function ends the one before, and is none itself', async t => {
+    const symbols = await symbolsOf(t, [
+      'ffffffff81000000 T first',
+      'ffffffff810000f0 t __pfx_second',
+      'ffffffff81000100 t second',
+    ])
+    assert.equal(symbols.at(at(0x81000010)), 'first+0x10/0xf0')
+    assert.equal(symbols.at(at(0x810000f8)), undefined)
+    assert.equal(symbols.at(at(0x81000100)), 'second+0x0/0x8000')
+  })
+
+  test('modules far away from the kernel', async t => {
+    const symbols = await symbolsOf(t, [
+      'ffffffff81000000 T first',
+      'ffff800001234000 t in_module\t[one]',
+      'ffff800001234100 t last_in_module\t[one]',
+    ])
+    assert.equal(symbols.at(at(0x81000010)), 'first+0x10/0x8000')
+    assert.equal(symbols.at(at(0x01234010, 0xffff8000)), 'in_module+0x10/0x100 [one]')
+  })
+
   test('lines that are none are passed over', async t => {
     const symbols = await symbolsOf(t, [
       '',
@@ -73,7 +96,16 @@ describe('symbols', () => {
     const lines = Array.from({ length: 150_000 }, (_, i) => {
       return `${(0xffffffff81000000n + BigInt(i * 16)).toString(16)} t a_function_with_the_number_${i}`
     })
+    setFlagsFromString('--expose-gc')
+    const collect = runInNewContext('gc') as () => void
+    const megabytes = () => {
+      collect()
+      return process.memoryUsage().arrayBuffers / 1e6
+    }
+    const before = megabytes()
     const symbols = await symbolsOf(t, lines)
+    const kept = megabytes() - before
+    assert.ok(kept < 2, `${kept} MB for names of 4.6 MB and their addresses`)
     assert.equal(symbols.size, 150_000)
     for (const i of [0, 1, 77_777, 149_998]) {
       assert.equal(symbols.at(at(0x81000000 + i * 16 + 5)), `a_function_with_the_number_${i}+0x5/0x10`)
