@@ -18,7 +18,7 @@ const CONFIGURATION = `sFlow { polling = ${INTERVAL_SECONDS} agentIP = 192.0.2.1
 /** Intervals of which the cost is told. */
 const MEASURED = 3
 /** As the launcher starts the daemon (packaging/weir). */
-const LAUNCHED = ['--max-semi-space-size=1', '--max-old-space-size=48', '--expose-gc']
+const LAUNCHED = ['--max-semi-space-size=1', '--max-old-space-size=48']
 
 export async function countersBench(): Promise<void> {
   await hostBench()

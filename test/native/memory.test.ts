@@ -3,7 +3,8 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { releaseStartMemory } from '../../agent/kernel/memory.ts'
+import { setImmediate as turn } from 'node:timers/promises'
+import { collectGarbage, releaseStartMemory } from '../../agent/kernel/memory.ts'
 
 const residentFileKb = () => Number(/RssFile:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))![1])
 
@@ -17,6 +18,14 @@ test('the memory that only the start needed is let go of, and the program runs o
   assert.equal(JSON.stringify(JSON.parse('{"a":[1,2.5,"x"]}')), '{"a":[1,2.5,"x"]}')
   assert.equal('straße'.toLocaleUpperCase('de'), 'STRASSE')
   assert.ok((await releaseStartMemory()) > 0, 'may be called again')
+})
+
+test('garbage is collected without a flag of the runtime', async () => {
+  assert.equal(globalThis.gc, undefined)
+  const garbage = (() => new WeakRef({}))()
+  await turn()
+  collectGarbage()
+  assert.equal(garbage.deref(), undefined)
 })
 
 test('code that is not the file any more is left alone', () => {
