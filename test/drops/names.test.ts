@@ -104,8 +104,8 @@ describe('symbols', () => {
     }
     const before = megabytes()
     const symbols = await symbolsOf(t, lines)
-    const kept = megabytes() - before
-    assert.ok(kept < 2, `${kept} MB for names of 4.6 MB and their addresses`)
+    // Names of 4.6 MB and their addresses. Buffers are freed by another thread, some time after the collection.
+    await until('less than 2 MB', () => megabytes() < before + 2)
     assert.equal(symbols.size, 150_000)
     for (const i of [0, 1, 77_777, 149_998]) {
       assert.equal(symbols.at(at(0x81000000 + i * 16 + 5)), `a_function_with_the_number_${i}+0x5/0x10`)
