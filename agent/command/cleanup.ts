@@ -24,17 +24,19 @@ export function cleanupCommand(): Command {
       'configuration of that agent (default: /etc/weir.conf, else /etc/hsflowd.conf)',
     )
     .option('--pid-file <file>', 'file that names the running agent', PID_FILE)
+    .option('-q, --quiet', 'say nothing when there is nothing to remove')
     .action(cleanup)
 }
 
-async function cleanup(options: { file?: string; pidFile: string }): Promise<void> {
+async function cleanup(options: { file?: string; pidFile: string; quiet?: true }): Promise<void> {
   refuse(readPidFile(options.pidFile))
   const instance = await subAgentOf(options.file)
   // One that was started with -f has no pid file, and its samplers are not to be taken from under it.
   refuse(claimant(instance))
   const isFound = await removeLeftovers({ log: createLogger('info'), instance })
   const whose = `an agent with subAgentId ${instance}`
-  process.stdout.write(isFound ? `removed what ${whose} had left\n` : `nothing of ${whose} is left here\n`)
+  if (isFound) process.stdout.write(`removed what ${whose} had left\n`)
+  else if (!options.quiet) process.stdout.write(`nothing of ${whose} is left here\n`)
   sweepClaims()
   const killed = removeStalePidFile(options.pidFile)
   if (killed === undefined) return

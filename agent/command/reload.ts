@@ -1,3 +1,4 @@
+import { readlinkSync } from 'node:fs'
 import { Command } from 'commander'
 import { loadConfigFile } from '../config/load.ts'
 import { formatProblem, linesOf } from '../config/problem.ts'
@@ -18,6 +19,11 @@ export function reloadCommand(): Command {
 async function reload(options: { pidFile: string }): Promise<void> {
   const agent = readPidFile(options.pidFile)
   if (agent === undefined) throw new NoAgentHereError(options.pidFile)
+  if (isReplaced(agent.pid)) {
+    throw new Error(
+      `not reloaded: the files of the agent, process ${agent.pid}, have been replaced: restart it`,
+    )
+  }
   const { config, problems, file, text } = await loadConfigFile(agent.file)
   const lines = linesOf(text)
   for (const problem of problems) process.stderr.write(`${formatProblem(problem, file, lines)}\n`)
@@ -29,4 +35,14 @@ async function reload(options: { pidFile: string }): Promise<void> {
     throw new Error(`not permitted to signal the agent, process ${agent.pid}`)
   }
   process.stdout.write(`${file} is right: the agent, process ${agent.pid}, takes it\n`)
+}
+
+/** After an upgrade an old program would load new parts, as BPF objects whose records it does not know. */
+function isReplaced(pid: number): boolean {
+  try {
+    return readlinkSync(`/proc/${pid}/exe`).endsWith(' (deleted)')
+  } catch {
+    // Of another user.
+    return false
+  }
 }

@@ -1,6 +1,7 @@
 /** Installed where hsflowd runs. */
 import assert from 'node:assert/strict'
-import { copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { makeLab, until } from '../support/lab.ts'
@@ -18,7 +19,8 @@ test('beside hsflowd its configuration is taken, it is told of, and nothing is s
   copyFileSync(packageFile('_amd64.deb'), join(root.path, 'tmp/weir.deb'))
   const said = root.must('dpkg -i /tmp/weir.deb 2>&1')
   assert.match(said, /hsflowd runs on this machine/)
-  assert.match(said, /systemctl disable --now hsflowd && systemctl enable --now weir/)
+  const [advice] = said.match(/(?<=^weir: {5})\/etc\/init\.d\/hsflowd stop .*$/m) ?? []
+  assert.ok(advice, said)
   assert.equal(existsSync(join(root.path, 'etc/weir.conf')), false)
   assert.match(root.must('weir check 2>&1'), /hsflowd\.conf/)
   const agent = root.start('weir run')
@@ -28,6 +30,38 @@ test('beside hsflowd its configuration is taken, it is told of, and nothing is s
     log += text
   })
   await until('a warning', () => /hsflowd runs, too, as process \d+/.test(log))
+  agent.kill('SIGTERM')
+  await once(agent, 'exit')
+
+  // What was advised does it, now and at each start of the machine.
+  const script = join(root.path, 'etc/init.d/hsflowd')
+  writeFileSync(
+    script,
+    `#!/bin/sh
+### BEGIN INIT INFO
+# Provides: hsflowd
+# Required-Start:
+# Required-Stop:
+# Default-Start: 2 3 4 5
+# Default-Stop: 0 1 6
+### END INIT INFO
+[ "$1" != stop ] || kill ${hsflowd.pid}
+`,
+    { mode: 0o755 },
+  )
+  root.must('update-rc.d hsflowd defaults')
+  assert.deepEqual(started(root), ['hsflowd'])
+  root.must(advice)
+  await until('the end of hsflowd', () => hsflowd.signalCode === 'SIGTERM')
+  assert.deepEqual(started(root), ['weir'])
+  root.must('/etc/init.d/weir status')
   root.must('dpkg --purge weir 2>&1')
   assert.equal(readFileSync(join(root.path, 'etc/hsflowd.conf'), 'utf8'), conf)
 })
+
+/** What is started with the system. */
+function started(root: Root): string[] {
+  return readdirSync(join(root.path, 'etc/rc2.d')).flatMap(
+    link => /^S\d\d(weir|hsflowd)$/.exec(link)?.[1] ?? [],
+  )
+}

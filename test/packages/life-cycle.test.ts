@@ -1,13 +1,17 @@
-/** The installed agent where the system is not as it should be: killed, doubled, without room, without a place to write. */
+/**
+ * The installed agent where the system is not as it should be: killed, doubled, without room, without a place to write, with
+ * a configuration that is broken when it is to be restarted.
+ */
 import assert from 'node:assert/strict'
 import type { ChildProcess } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { SFLOW_PORT } from '../../agent/wire/sflow/datagram.ts'
 import { countersSamplesOf, listen, makeLab, until } from '../support/lab.ts'
-import { packageFile, Root, type RunOptions } from './root.ts'
+import { agentOf } from './installed.ts'
+import { NEXT, packageFile, Root, type RunOptions } from './root.ts'
 
 const HOST = { type: 2, index: 1 }
 
@@ -20,7 +24,8 @@ describe('the installed agent', { concurrency: false }, () => {
   const pidFile = at('run/weir/weir.pid')
   copyFileSync(packageFile('_amd64.deb'), at('tmp/weir.deb'))
   root.must('dpkg -i /tmp/weir.deb')
-  writeFileSync(at('etc/weir.conf'), `sFlow { polling = 1 collector { ip = ${lab.peer.mgmt0.ipv4} } }\n`)
+  const conf = `sFlow { polling = 1 collector { ip = ${lab.peer.mgmt0.ipv4} } }\n`
+  writeFileSync(at('etc/weir.conf'), conf)
 
   class Agent {
     stderr = ''
@@ -128,5 +133,78 @@ describe('the installed agent', { concurrency: false }, () => {
     const uptimes = samples.map(({ arrival }) => arrival.datagram.uptime)
     for (let i = 2; i < uptimes.length; i++) assert.ok(uptimes[i]! - uptimes[i - 1]! > 300, uptimes.join(' '))
     await agent.stop()
+  })
+
+  /** The start script's exit status, and all that it says. */
+  function init(action: string): { status: number | null; said: string } {
+    const { status, stdout } = root.run(`/etc/init.d/weir ${action} 2>&1`)
+    return { status, said: stdout }
+  }
+
+  test('its start script tells one that was killed from one that does not run, and stop cleans up after it', async () => {
+    assert.equal(init('status').status, 3)
+    assert.deepEqual(init('reload'), { status: 7, said: 'weir does not run\n' })
+    assert.deepEqual(init('stop'), { status: 0, said: '' })
+    assert.equal(init('start').status, 0)
+    const pid = agentOf(root)
+    assert.equal(init('status').status, 0)
+    process.kill(pid, 'SIGKILL')
+    await until('the end', () => init('status').status !== 0)
+    assert.deepEqual(init('status'), {
+      status: 1,
+      said: 'weir does not run, and was killed: /run/weir/weir.pid is there\n',
+    })
+    assert.equal(init('reload').status, 7)
+    const left = readdirSync(at('run/weir'))
+    for (const name of [/^weir.pid$/, /^agent-.*pid$/, /^control.sock$/])
+      assert.ok(left.some(one => name.test(one)))
+    const { status, said } = init('stop')
+    assert.equal(status, 0, said)
+    assert.equal(said, `removed /run/weir/weir.pid of process ${pid}, which has ended\n`)
+    assert.deepEqual(readdirSync(at('run/weir')), [])
+    assert.equal(init('status').status, 3)
+  })
+
+  test('a broken configuration stops no agent that runs: neither a restart nor an upgrade', async () => {
+    const sends = async () => {
+      collector.arrivals.length = 0
+      await until('counters samples', () => countersSamplesOf(collector, HOST)[1])
+    }
+    assert.equal(init('start').status, 0)
+    const pid = agentOf(root)
+    writeFileSync(at('etc/weir.conf'), 'sFlow { poling = 1 }\n')
+    const restarted = init('restart')
+    assert.equal(restarted.status, 6)
+    assert.match(restarted.said, /weir\.conf:1:9: .*did you mean polling\?/s)
+    assert.match(restarted.said, /weir is not restarted, and goes on with the configuration that it has/)
+    assert.equal(agentOf(root), pid)
+
+    copyFileSync(packageFile('_amd64.deb', NEXT), at('tmp/next.deb'))
+    const upgraded = root.must('dpkg -i /tmp/next.deb 2>&1')
+    assert.match(upgraded, /weir\.conf:1:9: .*did you mean polling\?/s)
+    assert.match(
+      upgraded,
+      new RegExp(`THE NEW VERSION IS NOT STARTED.*weir: ${pid}, with the configuration that`, 's'),
+    )
+    assert.match(upgraded, /edit \/etc\/weir\.conf, run 'weir check', then '\/etc\/init\.d\/weir restart'/)
+    assert.equal(agentOf(root), pid)
+    await sends()
+
+    // The old program would load new BPF objects.
+    writeFileSync(at('etc/weir.conf'), conf)
+    const reloaded = init('reload')
+    assert.notEqual(reloaded.status, 0)
+    assert.match(
+      reloaded.said,
+      new RegExp(`not reloaded: the files of the agent, process ${pid}, have been replaced`),
+    )
+    assert.equal(init('restart').status, 0)
+    assert.notEqual(agentOf(root), pid)
+    await sends()
+    assert.equal(init('stop').status, 0)
+  })
+
+  test('removed, it says nothing of what is not there', () => {
+    assert.doesNotMatch(root.must('dpkg --remove weir 2>&1'), /nothing of an agent/)
   })
 })

@@ -141,6 +141,27 @@ describe('under systemd', { concurrency: false }, () => {
     await expectSamples()
   })
 
+  test('an upgrade with a broken configuration leaves the old one running, and says so', async () => {
+    const pid = property('MainPID')
+    writeFileSync('/etc/weir.conf', CHANGED.replace('polling', 'poling'))
+    const said = dpkg(`--install ${packageFile('_amd64.deb', NEXT)}`)
+    assert.match(
+      said,
+      new RegExp(`did you mean polling\\?.*THE NEW VERSION IS NOT STARTED.*weir: ${pid}, with`, 's'),
+    )
+    assert.match(said, /edit \/etc\/weir\.conf, run 'weir check', then 'systemctl restart weir'/)
+    assert.equal(property('ActiveState'), 'active')
+    assert.equal(property('MainPID'), pid)
+    await expectSamples()
+    writeFileSync('/etc/weir.conf', CHANGED)
+    assert.notEqual(spawnSync('systemctl', ['reload', 'weir']).status, 0)
+    assert.match(
+      journal(),
+      new RegExp(`not reloaded: the files of the agent, process ${pid}, have been replaced`),
+    )
+    assert.equal(property('MainPID'), pid)
+  })
+
   test('an upgrade keeps the configuration and whether it is enabled, and starts the new one', async () => {
     const pid = property('MainPID')
     dpkg(`--install ${packageFile('_amd64.deb', NEXT)}`)
