@@ -292,6 +292,28 @@ describe('files that are not what they should be are named with line and field',
     })
   }
 
+  const others = 'Icmp: InMsgs\nIcmp: 2\nTcp: InSegs\nTcp: 3\nUdp: InDatagrams\nUdp: 4\n'
+  for (const [name, ip, message] of [
+    ['a value that is none', 'Ip: Forwarding\nIp: x\n', ':2: Forwarding: expected a whole number, got "x"'],
+    ['a value too few', 'Ip: Forwarding\nIp:\n', ':2: expected "Ip:" and 1 values, got "Ip:" and 0'],
+    ['no values', 'Ip: Forwarding\n', ':2: expected "Ip:" and 1 values, got "Icmp:" and 1'],
+    ['no names', 'Ip: 1\n', ':2: expected "Ip:" and 1 values, got "Icmp:" and 1'],
+    ['no protocol', 'Forwarding\n1\n', ':1: expected a protocol and a colon, got "Forwarding"'],
+    ['garbage for values', 'Ip: Forwarding\n1\n', ':2: expected "Ip:" and 1 values, got "1" and 0'],
+  ] as const) {
+    test(`/proc/net/snmp with ${name} of one protocol: the others are read`, async t => {
+      const root = makeTree(t, { 'proc/net/snmp': `${ip}${others}` }, 'linux-6.12-vm')
+      const [bad, ...good] = readersOf(root).filter(({ record }) => record.name.startsWith('mib2_'))
+      await assert.rejects(async () => bad!.read(), { message: `${root}/proc/net/snmp${message}` })
+      const values = (await Promise.all(good.map(reader => reader.read()))) as Record<string, number>[]
+      const known = values.flatMap(value => [value.icmpInMsgs, value.tcpInSegs, value.udpInDatagrams])
+      assert.deepEqual(
+        known.filter(one => one !== undefined),
+        [2, 3, 4],
+      )
+    })
+  }
+
   test('a file that is not there is the error of the system', async t => {
     const root = makeTree(t, { 'proc/meminfo': undefined }, 'linux-6.12-vm')
     const reader = readersOf(root).find(({ record }) => record.name === 'host_memory')!
