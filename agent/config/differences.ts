@@ -3,7 +3,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import { endpoint } from '../wire/packet.ts'
 import type { CidrRule, Config, ListenAddress, PcapConfig, TcConfig } from './config.ts'
-import { speedName } from './sampling-rate.ts'
+import { speedText } from './pcap-rule.ts'
 import { type Entries, settings } from './settings.ts'
 
 export interface Difference {
@@ -117,7 +117,7 @@ function nodesOf(config: Config): Map<string, Node> {
   for (const { name, ...rest } of collectors) nodes.set(`collector ${name}`, blockOf('collector', rest))
   const names = pcapNames(pcap)
   pcap.forEach((rule, i) => {
-    nodes.set(`pcap ${names[i]}`, blockOf('pcap', { ...rule, speed: speedText(rule.speed) }))
+    nodes.set(`pcap ${names[i]}`, blockOf('pcap', { ...rule, speed: rule.speed && speedText(rule.speed) }))
   })
   // The last one that matches an interface holds.
   if (pcap.length > 1) nodes.set('order of pcap', names.join(', '))
@@ -166,12 +166,6 @@ function cidrText({ address, bits, exclude }: CidrRule): string {
   return `${exclude ? '!' : ''}${address}/${bits}`
 }
 
-function speedText(speed: PcapConfig['speed']): string | undefined {
-  if (speed === undefined) return undefined
-  const { min, max } = speed
-  return `${speedName(min)}-${Number.isFinite(max) ? speedName(max) : ''}`
-}
-
 /** Any kind of interface may match an expression that the file has, even if it is that of the default. */
 function switchportText({ switchport, switchportGiven }: TcConfig): string {
   return switchportGiven ? switchport.source : `${switchport.source} (default)`
@@ -181,7 +175,7 @@ function switchportText({ switchport, switchportGiven }: TcConfig): string {
 function pcapNames(pcap: readonly PcapConfig[]): string[] {
   const names = pcap.map(
     ({ device, devicePattern, speed }) =>
-      device ?? devicePattern?.source ?? speedText(speed) ?? 'of any interface',
+      device ?? devicePattern?.source ?? (speed && speedText(speed)) ?? 'of any interface',
   )
   return names.map((name, i) => {
     const before = names.slice(0, i).filter(other => other === name).length

@@ -2,7 +2,7 @@
 
 import { lowestBelow, portsBelow, type StackedPort } from '../stacked.ts'
 import type { PcapConfig } from './config.ts'
-import { type EffectiveRate, effectiveRate, type RateRules } from './sampling-rate.ts'
+import { type EffectiveRate, effectiveRate, type RateRules, speedName } from './sampling-rate.ts'
 
 /** What the blocks ask about an interface. */
 export interface TappedPort extends StackedPort {
@@ -18,7 +18,7 @@ export interface PcapDecision {
   readonly rule: PcapConfig | undefined
   /** Index of the rule in the configuration, -1 when none matches. */
   readonly index: number
-  /** Why, for people: `pcap[1] matches` or what stands against it. */
+  /** Why, for people: `pcap { dev = eth0 } matches` or what stands against it. */
   readonly why: string
 }
 
@@ -102,10 +102,10 @@ function pcapRule(rules: readonly PcapConfig[], port: TappedPort): PcapDecision 
     } else if (speed && !(speed.min <= port.speedBitsPerSecond && port.speedBitsPerSecond <= speed.max)) {
       why =
         port.speedBitsPerSecond === 0
-          ? `its speed is not known, and pcap[${index}] asks for one`
-          : `pcap[${index}] asks for another speed`
+          ? `its speed is not known, and ${pcapText(rule)} asks for one`
+          : `${pcapText(rule)} asks for another speed`
     } else {
-      return { rule, index, why: `pcap[${index}] matches` }
+      return { rule, index, why: `${pcapText(rule)} matches` }
     }
   }
   return { rule: undefined, index: -1, why }
@@ -123,6 +123,23 @@ export function pcapRate(
   const bySpeed = effectiveRate(config, port)
   const rate = config.pcap[index]?.sampling
   if (rate === undefined || !port.adminUp) return bySpeed
-  const name = `pcap[${index}].sampling`
-  return { rate, rule: `${name} = ${rate} (line ${config.lines.get(name)})` }
+  const line = config.lines.get(`pcap[${index}].sampling`)
+  return { rate, rule: `pcap { sampling = ${rate} } (line ${line})` }
+}
+
+/** A block as the file has it, as far as it chooses interfaces. */
+function pcapText({ device, devicePattern, speed }: PcapConfig): string {
+  const words = [
+    ...(device === undefined ? [] : [`dev = ${device}`]),
+    ...(device !== undefined || devicePattern === undefined ? [] : [`dev.pattern = ${devicePattern.source}`]),
+    ...(speed === undefined ? [] : [`speed = ${speedText(speed)}`]),
+    '',
+  ]
+  return `pcap { ${words.join(' ')}}`
+}
+
+/** As in the file: `1G-10G`, `1G-`, `10G`. */
+export function speedText({ min, max }: NonNullable<PcapConfig['speed']>): string {
+  if (min === max) return speedName(min)
+  return `${speedName(min)}-${Number.isFinite(max) ? speedName(max) : ''}`
 }

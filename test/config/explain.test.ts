@@ -186,7 +186,7 @@ test('weir explain in a namespace', { skip: process.getuid!() === 0 ? false : 'n
             source: 'pcap',
             rate: 123,
             direction: 'both',
-            why: 'pcap[0] matches',
+            why: 'pcap { dev = eth0 } matches',
             rule: 'sampling.10G = 123 (line 1)',
           },
         ],

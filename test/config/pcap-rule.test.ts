@@ -20,8 +20,8 @@ function mapOf(...ports: readonly Interface[]): ReadonlyMap<number, Interface> {
 
 const rows: [name: string, blocks: string, port: Partial<TappedPort>, index: number, why: string][] = [
   ['no block', '', {}, -1, 'there is no pcap { }'],
-  ['an empty block takes hardware', 'pcap { }', {}, 0, 'pcap[0] matches'],
-  ['an empty block takes bridges', 'pcap { }', { kind: 'bridge' }, 0, 'pcap[0] matches'],
+  ['an empty block takes hardware', 'pcap { }', {}, 0, 'pcap { } matches'],
+  ['an empty block takes bridges', 'pcap { }', { kind: 'bridge' }, 0, 'pcap { } matches'],
   [
     'an empty block leaves veth out',
     'pcap { }',
@@ -29,11 +29,17 @@ const rows: [name: string, blocks: string, port: Partial<TappedPort>, index: num
     -1,
     'an interface of kind veth is sampled only when dev or dev.pattern names it',
   ],
-  ['dev takes any kind', 'pcap { dev = eth0 }', { kind: 'veth' }, 0, 'pcap[0] matches'],
+  ['dev takes any kind', 'pcap { dev = eth0 }', { kind: 'veth' }, 0, 'pcap { dev = eth0 } matches'],
   ['dev is the whole name', 'pcap { dev = eth }', {}, -1, 'no pcap { } names it'],
-  ['a pattern matches anywhere', 'pcap { dev.pattern = th }', {}, 0, 'pcap[0] matches'],
+  ['a pattern matches anywhere', 'pcap { dev.pattern = th }', {}, 0, 'pcap { dev.pattern = th } matches'],
   ['a pattern that does not match', 'pcap { dev.pattern = ^th }', {}, -1, 'no pcap { } names it'],
-  ['a pattern takes any kind', 'pcap { dev.pattern = ^eth }', { kind: 'veth' }, 0, 'pcap[0] matches'],
+  [
+    'a pattern takes any kind',
+    'pcap { dev.pattern = ^eth }',
+    { kind: 'veth' },
+    0,
+    'pcap { dev.pattern = ^eth } matches',
+  ],
   [
     'loopback has to be named',
     'pcap { dev.pattern = . }',
@@ -41,20 +47,38 @@ const rows: [name: string, blocks: string, port: Partial<TappedPort>, index: num
     -1,
     'the loopback interface is sampled only when dev names it',
   ],
-  ['dev counts, not the pattern beside it', 'pcap { dev = eth0 dev.pattern = ^x }', {}, 0, 'pcap[0] matches'],
-  ['speed, exactly', 'pcap { speed = 10G }', {}, 0, 'pcap[0] matches'],
-  ['speed in a range', 'pcap { speed = 1G-10G }', {}, 0, 'pcap[0] matches'],
-  ['speed out of range', 'pcap { speed = 1G }', {}, -1, 'pcap[0] asks for another speed'],
+  [
+    'dev counts, not the pattern beside it',
+    'pcap { dev = eth0 dev.pattern = ^x }',
+    {},
+    0,
+    'pcap { dev = eth0 } matches',
+  ],
+  ['speed, exactly', 'pcap { speed = 10G }', {}, 0, 'pcap { speed = 10G } matches'],
+  ['speed in a range', 'pcap { speed = 1G-10G }', {}, 0, 'pcap { speed = 1G-10G } matches'],
+  ['speed out of range', 'pcap { speed = 1G }', {}, -1, 'pcap { speed = 1G } asks for another speed'],
   [
     'speed not known',
     'pcap { speed = 1G- }',
     { speedBitsPerSecond: 0 },
     -1,
-    'its speed is not known, and pcap[0] asks for one',
+    'its speed is not known, and pcap { speed = 1G- } asks for one',
   ],
-  ['a range from 0 takes it', 'pcap { speed = 0-1G }', { speedBitsPerSecond: 0 }, 0, 'pcap[0] matches'],
-  ['speed counts beside dev', 'pcap { dev = eth0 speed = 1G }', {}, -1, 'pcap[0] asks for another speed'],
-  ['the last block that matches decides', 'pcap { } epcap { } pcap { dev = x }', {}, 1, 'pcap[1] matches'],
+  [
+    'a range from 0 takes it',
+    'pcap { speed = 0-1G }',
+    { speedBitsPerSecond: 0 },
+    0,
+    'pcap { speed = 0-1G } matches',
+  ],
+  [
+    'speed counts beside dev',
+    'pcap { dev = eth0 speed = 1G }',
+    {},
+    -1,
+    'pcap { dev = eth0 speed = 1G } asks for another speed',
+  ],
+  ['the last block that matches decides', 'pcap { } epcap { } pcap { dev = x }', {}, 1, 'pcap { } matches'],
 ]
 for (const [name, blocks, values, index, why] of rows) {
   test(`pcap: ${name}`, () => {
@@ -140,8 +164,8 @@ test('pcap: the rate of a block, else by speed', () => {
   const config = loadConfig(text, 'x').config!
   const up = { speedBitsPerSecond: 10e9, adminUp: true }
   assert.deepEqual(pcapRate(config, 0, up), { rate: 7, rule: 'sampling.10G = 7 (line 1)' })
-  assert.deepEqual(pcapRate(config, 1, up), { rate: 50, rule: 'pcap[1].sampling = 50 (line 3)' })
-  assert.deepEqual(pcapRate(config, 2, up), { rate: 0, rule: 'pcap[2].sampling = 0 (line 4)' })
+  assert.deepEqual(pcapRate(config, 1, up), { rate: 50, rule: 'pcap { sampling = 50 } (line 3)' })
+  assert.deepEqual(pcapRate(config, 2, up), { rate: 0, rule: 'pcap { sampling = 0 } (line 4)' })
   const down = { rate: 0, rule: 'the interface is administratively down' }
   assert.deepEqual(pcapRate(config, 1, { ...up, adminUp: false }), down)
 })
