@@ -34,8 +34,6 @@ export function buildDeb({ target, version, tree, output, level }: PackageOption
   const work = join(output, `.deb-${target.name}`)
   rmSync(work, { recursive: true, force: true })
   cpSync(tree, work, { recursive: true, verbatimSymlinks: true, preserveTimestamps: true })
-  // rpm's systems look here; Debian's zsh does not.
-  rmSync(join(work, 'usr/share/zsh/site-functions'), { recursive: true, force: true })
   const control = join(work, 'DEBIAN')
   mkdirSync(control)
   writeFileSync(

@@ -12,7 +12,9 @@ export function buildRpm({ target, version, tree, output, level }: PackageOption
   rmSync(work, { recursive: true, force: true })
   const files = join(work, 'files')
   cpSync(tree, files, { recursive: true, verbatimSymlinks: true, preserveTimestamps: true })
-  rmSync(join(files, 'usr/share/zsh/vendor-completions'), { recursive: true, force: true })
+  // Where the zsh of others than Debian looks.
+  const zsh = join(files, 'usr/share/zsh')
+  renameSync(join(zsh, 'vendor-completions'), join(zsh, 'site-functions'))
   const [name, release] = [version.replaceAll('-', '~'), '1']
   const scripts = Object.entries(RPM_SCRIPTS).map(
     ([when, text]) => `%${when}\n${text.replaceAll('%', '%%')}\n`,

@@ -140,7 +140,9 @@ export async function buildTree(target: Target, folder: string, cache: string): 
   put('usr/lib/sysusers.d/weir.conf', readFileSync(join(root, 'packaging/system/weir.sysusers')))
   put('etc/init.d/weir', readFileSync(join(root, 'packaging/system/weir.init')), 0o755)
   put('usr/share/weir/weir.conf', readFileSync(join(root, 'conf/weir.conf')))
-  put('usr/share/weir/grafana/weir.json', readFileSync(join(root, 'conf/grafana/weir.json')))
+  // For Grafana alone, without what makes it readable.
+  const dashboard = JSON.parse(readFileSync(join(root, 'conf/grafana/weir.json'), 'utf8')) as unknown
+  put('usr/share/weir/grafana/weir.json', JSON.stringify(dashboard))
   for (const name of readdirSync(join(root, 'conf/examples'))) {
     put(`usr/share/doc/weir/examples/${name}`, readFileSync(join(root, 'conf/examples', name)))
   }
@@ -174,11 +176,8 @@ function generated(folder: string, put: (path: string, content: Uint8Array) => v
     const name = file.split('/').at(-1)!
     const section = /\.([1-8])$/.exec(name)?.[1]
     if (section !== undefined) put(`usr/share/man/man${section}/${name}.gz`, compress(content))
-    else if (name === '_weir') {
-      // Where Debian's zsh looks, and where that of others does.
-      put('usr/share/zsh/vendor-completions/_weir', content)
-      put('usr/share/zsh/site-functions/_weir', content)
-    } else put('usr/share/bash-completion/completions/weir', content)
+    else if (name === '_weir') put('usr/share/zsh/vendor-completions/_weir', content)
+    else put('usr/share/bash-completion/completions/weir', content)
   }
   rmSync(scratch, { recursive: true })
 }
