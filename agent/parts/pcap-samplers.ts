@@ -51,6 +51,8 @@ export class PcapSamplers {
   /** Undefined while there is no pcap block. */
   #source: BpfSamples | PacketSocketSource | undefined
   #forwards = false
+  /** Times that programs were put back. */
+  #repairs = 0
 
   constructor(options: PcapSamplersOptions) {
     this.#options = options
@@ -149,6 +151,7 @@ export class PcapSamplers {
         ...following,
         instance: subAgentId,
         onCounted,
+        onRepair: this.#repaired,
         transit,
       })
       if (transit && !(await names.load())) log.warn(NO_FUNCTIONS)
@@ -210,6 +213,23 @@ export class PcapSamplers {
       const problem = `${(error as Error).message}${both}`
       this.#refused.set(ifIndex, { rate, problem })
       log.error(`${name} is not sampled: ${problem}`)
+    }
+  }
+
+  readonly #repaired = (ifIndex: number, problem: string | undefined): void => {
+    const placed = this.#placed.get(ifIndex)
+    if (placed === undefined) return
+    const before = this.#refused.get(ifIndex)?.problem
+    const name = this.#options.interfaces.byIndex.get(ifIndex)?.name ?? `interface ${ifIndex}`
+    const log = this.#options.log.child({ part: 'pcap', interface: name })
+    if (problem === undefined) {
+      this.#refused.delete(ifIndex)
+      this.#repairs++
+      log.warn({ repairs: this.#repairs }, `the BPF programs of ${name} were removed by others: put back`)
+    } else {
+      this.#refused.set(ifIndex, { rate: placed.rate, problem })
+      if (problem !== before)
+        log.error(`${name} is not sampled, its programs were removed by others: ${problem}`)
     }
   }
 

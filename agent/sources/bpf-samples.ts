@@ -15,7 +15,7 @@ import {
 } from '../samples/packet-sample.ts'
 import { CONSTANTS, CONTROL, PACKET_EVENT, PORT_STATE, SAMPLER_STATE, SLOT } from '../wire/bpf/layout.ts'
 import { headersBytes, segmentFrameBytes } from '../wire/segment.ts'
-import { ClsactPrograms } from './clsact-programs.ts'
+import { ClsactPrograms, type OnRepair } from './clsact-programs.ts'
 
 /**
  * Packet samples by BPF programs at the ingress and egress of interfaces (bpf/sample.bpf.c): both directions, the
@@ -44,6 +44,8 @@ export interface BpfSamplesOptions {
   readonly onDrop: (drop: Drop) => number | undefined
   /** Tells several agents in one namespace apart; below 2^24. */
   readonly instance: number
+  /** Where others can remove the programs: told when they are there again, or why they cannot be. */
+  readonly onRepair: OnRepair
 }
 
 export interface DropNames {
@@ -378,7 +380,7 @@ export class BpfSamples {
         return undefined
       } catch (error) {
         if (!(error instanceof BpfError) || error.code !== 'EINVAL') throw error
-        this.#clsact = ClsactPrograms.open(this.#options.instance)
+        this.#clsact = ClsactPrograms.open(this.#options.instance, this.#options.onRepair)
       }
     }
     const descriptor = this.#object.programDescriptor(name)

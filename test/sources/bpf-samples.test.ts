@@ -11,7 +11,7 @@ import { AF_PACKET, packetAddress } from '../../agent/kernel/sockaddr.ts'
 import { emptyPacketSample, INTERNAL_INTERFACE } from '../../agent/samples/packet-sample.ts'
 import { type BpfPort, BpfSamples } from '../../agent/sources/bpf-samples.ts'
 import { BpfDriver, type DriverOptions, type Seen } from '../support/bpf-driver.ts'
-import { inGuest, run } from '../support/guest.ts'
+import { inGuest, kernelAtLeast, run } from '../support/guest.ts'
 import { ifIndexOf, ip, type Lab, linkCounts, makeLab, until } from '../support/lab.ts'
 import { ip4Header } from '../support/packets.ts'
 
@@ -393,6 +393,51 @@ describe('the end', () => {
   })
 })
 
+describe('a clsact of others', () => {
+  const byOthers = ({ host }: Lab, ...commands: string[]) => {
+    const text = commands.map(command => `${command}\\n`).join('')
+    run('ip', 'netns', 'exec', host.namespace, 'sh', '-c', `printf '${text}' | tc -b -`)
+  }
+  const ADD = 'qdisc add dev eth0 clsact'
+  const DELETE = 'qdisc del dev eth0 clsact'
+
+  test('stays when a killed agent is cleaned up after', async t => {
+    const lab = makeLab(t)
+    byOthers(lab, ADD)
+    const empty = attached(lab)
+    assert.match(empty, /clsact/)
+    const { ifIndex } = lab.host.eth0
+    const driver = await BpfDriver.start(t, lab.host.namespace)
+    await driver.call('add', ordinary(ifIndex))
+    driver.kill()
+    const next = await BpfDriver.start(t, lab.host.namespace)
+    await next.call('add', ordinary(ifIndex))
+    await next.call('stop')
+    await until('no program', () => attached(lab) === empty)
+  })
+
+  test('takes the programs with it when it goes, and they come back', async t => {
+    if (kernelAtLeast(6, 6)) return t.skip('programs by TCX have nothing to do with it')
+    const { lab, driver } = await sampling(t, {})
+    const putBack = async (times: number) => {
+      await until('repair', async () => (await driver.call('repairs')).length >= times)
+      send(lab.peer, [frame(lab, 60)], 5)
+      send(lab.host, [frame(lab, 60)], 5)
+      await samples(driver, 10 * times)
+      assert.deepEqual(await driver.call('repairs'), new Array<string>(times).fill('put back'))
+    }
+    byOthers(lab, DELETE)
+    await putBack(1)
+    byOthers(lab, 'filter del dev eth0 egress')
+    await putBack(2)
+    // The one that is there now is not the one that we made.
+    byOthers(lab, DELETE, ADD)
+    await putBack(3)
+    await driver.call('stop')
+    assert.match(attached(lab), /^qdisc clsact ffff: \S+ ffff:fff1 ?$/)
+  })
+})
+
 test('records of another version are counted, and nothing is made of them', async t => {
   if (inGuest)
     return t.skip('it is not the kernel that is tested, and to compile takes long on an emulated machine')
@@ -456,6 +501,7 @@ test('what was loaded is given back when the kernel refuses a trace point', asyn
     transit: true,
     names: { reason: ignore, symbol: ignore },
     onDrop: ignore,
+    onRepair: ignore,
     instance: 1,
   })
   await assert.rejects(open, { message: 'refused' })

@@ -49,6 +49,7 @@ const EXTRAS = {
   tally: () => ({ delivered: source!.delivered - deliveredBefore, told, byOctet }),
   seen: () => seen,
   drops: () => drops,
+  repairs: () => repairs,
   losses: () =>
     Object.fromEntries(
       ledger.entries().map(({ cause, count }) => [cause, count - (countedBefore.get(cause) ?? 0)]),
@@ -149,6 +150,7 @@ const ledger = new Ledger()
 const pools = new Map<number, number>()
 const seen: Seen[] = []
 const drops: SeenDrop[] = []
+const repairs: string[] = []
 const byOctet: number[] = []
 let told = 0
 let deliveredBefore = 0
@@ -204,6 +206,7 @@ if (process.argv[1] === import.meta.filename) {
       names,
       onDrop: takeDrop,
       onBatchEnd: () => {},
+      onRepair: (_ifIndex, problem) => void repairs.push(problem ?? 'put back'),
       onCounted: (ifIndex, packets) => {
         pools.set(ifIndex, (pools.get(ifIndex) ?? 0) + packets)
         tooEarly += Math.max(pools.get(ifIndex)! - source!.delivered, 0)
