@@ -284,7 +284,14 @@ function groupId(group: string | undefined): number | undefined {
     .split('\n')
     .map(text => text.split(':'))
     .find(fields => fields[0] === name)
-  if (entry?.[2] !== undefined) return Number(entry[2])
+  const gid = entry?.[2] === undefined ? undefined : Number(entry[2])
+  // The usual group is a courtesy: whoever may not give the socket to it keeps it.
+  if (gid !== undefined) return group === undefined && !mayGiveTo(gid) ? undefined : gid
   if (group !== undefined) throw new Error(`control.group: there is no group ${group}`)
   return undefined
+}
+
+/** Its own groups, and root: chown(2). */
+function mayGiveTo(gid: number): boolean {
+  return process.geteuid!() === 0 || process.getegid!() === gid || process.getgroups!().includes(gid)
 }

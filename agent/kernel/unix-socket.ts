@@ -22,9 +22,13 @@ export async function listenAtPath(server: Server, path: string, gid?: number): 
     throw new Error(`${path}: longer than the ${most} bytes that the name of a socket may have here`)
   }
   await makeRoom(path)
-  const mask = process.umask(0o177)
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o755 })
+  } catch (error) {
+    throw new Error(`${path}: ${(error as Error).message}`)
+  }
+  const mask = process.umask(0o177)
+  try {
     rmSync(making, { force: true })
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)

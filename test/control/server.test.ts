@@ -380,6 +380,11 @@ test('a socket that its agent left behind is taken over; one in use, or another 
   await assert.rejects(ControlClient.open(socket), /no agent answers at .*: start it with `weir run`/)
 })
 
+test('the folder of the socket is made, for others to look into', async t => {
+  const { folder } = await serve(t)
+  assert.equal(statSync(join(folder, 'run')).mode & 0o777, 0o755)
+})
+
 test('the group decides who may connect', async t => {
   const alone = await serve(t, '12345')
   assert.equal(statSync(alone.socket).mode & 0o777, 0o660)
