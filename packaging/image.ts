@@ -200,7 +200,7 @@ function copyrightFile(base: string, name: string): string {
 
 /** The same folder gives the same bytes. */
 function tar(folder: string, file: string): void {
-  const same = ['--sort=name', '--format=ustar', '--owner=0', '--group=0', '--numeric-owner', '--mode=go-w']
+  const same = ['--sort=name', '--format=ustar', '--owner=0', '--group=0', '--numeric-owner']
   run('tar', [...same, `--mtime=@${sourceDate()}`, '-C', folder, '-cf', file, '.'])
 }
 

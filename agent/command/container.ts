@@ -2,7 +2,7 @@ import { accessSync, constants, existsSync, rmSync, writeFileSync } from 'node:f
 import { isIP } from 'node:net'
 import { dirname, join } from 'node:path'
 import { Command } from 'commander'
-import { DEFAULT_FILES } from '../config/load.ts'
+import { DEFAULT_FILES, loadConfig } from '../config/load.ts'
 import { CONTROL_SOCKET } from '../control/protocol.ts'
 import { type LogLevels, readLogLevels } from '../health/log-levels.ts'
 import { PID_FILE } from './pid-file.ts'
@@ -60,7 +60,7 @@ function logLevels(text: string): LogLevels {
   }
 }
 
-/** The configuration that the variables ask for. Throws where one of them makes no sense. */
+/** The configuration that the variables ask for. Throws where one of them makes no sense, with its name. */
 export function containerConfiguration(environment: NodeJS.ProcessEnv): string {
   const words = (name: string) => (environment[name] ?? '').split(/[\s,]+/).filter(word => word !== '')
   const number = (name: string, setting: string) => {
@@ -71,7 +71,7 @@ export function containerConfiguration(environment: NodeJS.ProcessEnv): string {
   }
   const collectors = words('COLLECTOR').map(collectorBlock)
   if (collectors.length === 0) {
-    throw new Error(`COLLECTOR names nobody to send to, and no ${DEFAULT_FILES[0]} is mounted`)
+    throw new Error(`COLLECTOR names nobody to send to, and no ${DEFAULT_FILES.join(' or ')} is mounted`)
   }
   const { AGENT: agent, DROPS: drops, SAMPLING: sampling } = environment
   const rate = number('SAMPLING', 'sampling')
@@ -82,20 +82,25 @@ export function containerConfiguration(environment: NodeJS.ProcessEnv): string {
   const taps = sampling === '0' ? [] : ['', ...interfaces.map(name => ` dev = ${name}`)]
   if (drops !== undefined && drops !== 'on' && drops !== 'off')
     throw new Error(`DROPS=${drops}: expected on or off`)
-  return [
-    'sFlow {',
-    ...[
-      ...rate,
-      ...number('POLLING', 'polling'),
-      ...number('SUBAGENT', 'subAgentId'),
-      ...(agent ? [isIP(agent) > 0 ? `agentIP = ${agent}` : `agent = ${agent}`] : []),
-      ...collectors,
-      ...taps.map(tap => `pcap {${tap}${tapRate} }`),
-      ...(drops === 'on' ? ['dropmon { }'] : []),
-    ].map(line => `  ${line}`),
-    '}',
-    '',
-  ].join('\n')
+  /** Lines, and the variable that they come from. */
+  const made: Readonly<Record<string, readonly string[]>> = {
+    SAMPLING: rate,
+    POLLING: number('POLLING', 'polling'),
+    SUBAGENT: number('SUBAGENT', 'subAgentId'),
+    AGENT: agent ? [isIP(agent) > 0 ? `agentIP = ${agent}` : `agent = ${agent}`] : [],
+    COLLECTOR: collectors,
+    INTERFACES: taps.map(tap => `pcap {${tap}${tapRate} }`),
+    DROPS: drops === 'on' ? ['dropmon { }'] : [],
+  }
+  const lines = Object.entries(made).flatMap(([name, texts]) => texts.map(text => ({ name, text })))
+  const configuration = ['sFlow {', ...lines.map(({ text }) => `  ${text}`), '}', ''].join('\n')
+  // Whoever wrote the variables has never seen the file.
+  const wrong = loadConfig(configuration, '').problems.find(({ severity }) => severity === 'error')
+  if (wrong !== undefined) {
+    const name = lines[wrong.line - 2]?.name ?? 'COLLECTOR'
+    throw new Error(`${name}=${environment[name] ?? ''}: ${wrong.message}`)
+  }
+  return configuration
 }
 
 function collectorBlock(word: string): string {
@@ -106,10 +111,10 @@ function collectorBlock(word: string): string {
   return `collector { ip = ${host}${port === undefined ? '' : ` udpport = ${port}`} }`
 }
 
-/** eth1-3 is eth1, eth2 and eth3. */
+/** eth1-3 and eth1-eth3 are eth1, eth2 and eth3. */
 function expand(word: string): string[] {
   if (/[{}"#=;]/.test(word)) throw new Error(`INTERFACES: "${word}" is no name of an interface`)
-  const [, stem, first, last] = /^(.*?)(\d+)-(\d+)$/.exec(word) ?? []
+  const [, stem, first, last] = /^(.*?)(\d+)-(?:\1)?(\d+)$/.exec(word) ?? []
   if (stem === undefined) return [word]
   const count = Number(last) - Number(first) + 1
   if (count < 1 || count > MOST_INTERFACES)

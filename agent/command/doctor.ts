@@ -1,11 +1,13 @@
+import { existsSync } from 'node:fs'
 import { Command } from 'commander'
-import { loadConfigFile } from '../config/load.ts'
+import { DEFAULT_FILES, loadConfigFile } from '../config/load.ts'
 import { CONTROL_SOCKET } from '../control/protocol.ts'
 import { type Finding, missing, ok, weak } from '../doctor/finding.ts'
 import * as kernel from '../doctor/kernel.ts'
 import type { Patient } from '../doctor/patient.ts'
 import * as surroundings from '../doctor/surroundings.ts'
 import { escapeJson, printable } from '../health/printable.ts'
+import { PID_FILE, readPidFile } from './pid-file.ts'
 import { tableLines } from './table.ts'
 
 interface DoctorOptions {
@@ -25,7 +27,10 @@ export function doctorCommand(): Command {
         'running agent, in any network namespace; what it finds is what the user who runs it may do. Changes nothing, ' +
         'but for modules that the kernel loads when asked for them.',
     )
-    .option('-f, --file <file>', 'configuration (default: /etc/weir.conf, else /etc/hsflowd.conf)')
+    .option(
+      '-f, --file <file>',
+      'configuration (default: /etc/weir.conf, else /etc/hsflowd.conf, else that of the running agent)',
+    )
     .option('--socket <socket>', 'control socket of the agent', CONTROL_SOCKET)
     .option('--root <folder>', 'where /proc, /sys and /run are', '/')
     .option('--json', 'print one JSON object')
@@ -86,7 +91,7 @@ async function admit(
 ): Promise<{ patient: Patient; found: Finding[] }> {
   const nothing = { config: undefined, places: new Map(), root, socket }
   try {
-    const { config, places, problems, file: name } = await loadConfigFile(file)
+    const { config, places, problems, file: name } = await loadConfigFile(file ?? usualFile())
     const errors = problems.filter(({ severity }) => severity === 'error').length
     if (config === undefined) {
       const what = `${name} has ${errors} error${errors === 1 ? '' : 's'} and is refused`
@@ -100,6 +105,11 @@ async function admit(
     const mend = 'write sFlow { collector { ip = ADDRESS } } into /etc/weir.conf, or name a file with -f'
     return { patient: nothing, found: [missing('configuration', (error as Error).message, mend)] }
   }
+}
+
+/** Where there is none of the usual files, as in a container, the one that the running agent has. */
+function usualFile(): string | undefined {
+  return DEFAULT_FILES.some(name => existsSync(name)) ? undefined : readPidFile(PID_FILE)?.file
 }
 
 const MARKS = { ok: 'ok', missing: 'MISSING', weak: 'weak', unused: '-' } as const

@@ -11,7 +11,7 @@ describe('from the environment', () => {
       SAMPLING: '100',
       POLLING: '5',
       AGENT: 'eth0',
-      INTERFACES: 'eth1-3 swp9',
+      INTERFACES: 'eth1-eth3 swp9',
       DROPS: 'on',
       SUBAGENT: '7',
     })
@@ -47,13 +47,22 @@ describe('from the environment', () => {
   })
 
   for (const [environment, expected] of [
-    [{}, /^COLLECTOR names nobody to send to, and no \/etc\/weir\.conf is mounted$/],
+    [{}, /^COLLECTOR names nobody to send to, and no \/etc\/weir\.conf or \/etc\/hsflowd\.conf is mounted$/],
     [{ COLLECTOR: 'a:b:c' }, /^COLLECTOR: "a:b:c" is no ADDRESS or ADDRESS:PORT$/],
     [{ COLLECTOR: 'a}{b' }, /^COLLECTOR: "a\}\{b" is no ADDRESS/],
     [{ COLLECTOR: 'a', SAMPLING: '1k' }, /^SAMPLING=1k: expected a whole number$/],
     [{ COLLECTOR: 'a', POLLING: '-1' }, /^POLLING=-1: expected a whole number$/],
     [{ COLLECTOR: 'a', DROPS: 'yes' }, /^DROPS=yes: expected on or off$/],
     [{ COLLECTOR: 'a', INTERFACES: 'eth9-1' }, /^INTERFACES: "eth9-1" is no range of up to 512$/],
+    [{ COLLECTOR: 'a', INTERFACES: 'eth9-eth1' }, /^INTERFACES: "eth9-eth1" is no range of up to 512$/],
+    [
+      { COLLECTOR: 'a', SAMPLING: '10000001' },
+      /^SAMPLING=10000001: sampling: expected a whole number from 0 to 10000000, got "10000001"$/,
+    ],
+    [
+      { COLLECTOR: '192.0.2.1 192.0.2.2:99999' },
+      /^COLLECTOR=192\.0\.2\.1 192\.0\.2\.2:99999: udpport: expected a whole number from 1 to 65535, got "99999"$/,
+    ],
     [{ COLLECTOR: 'a', INTERFACES: 'eth0}' }, /^INTERFACES: "eth0\}" is no name of an interface$/],
   ] as const) {
     test(`refused: ${JSON.stringify(environment)}`, () => {

@@ -1,12 +1,22 @@
 /** The container image: its files are run as a container engine would, configured by the environment. */
 import assert from 'node:assert/strict'
-import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { execFileSync, type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { SFLOW_PORT } from '../../agent/wire/sflow/datagram.ts'
-import { countersSamplesOf, flowSamplesOf, listen, makeLab, sendFlow, sink, until } from '../support/lab.ts'
+import {
+  countersSamplesOf,
+  flowSamplesOf,
+  type Lab,
+  listen,
+  makeLab,
+  type Scope,
+  sendFlow,
+  sink,
+  until,
+} from '../support/lab.ts'
 import { packageFile } from './root.ts'
 
 const MOST_BYTES = 60e6
@@ -50,105 +60,145 @@ interface Descriptor {
   readonly size: number
 }
 
+interface ContainerOptions {
+  /** User and group; root has what the documentation says, others have no capabilities. */
+  readonly user: number
+  readonly environment: readonly string[]
+  /** False: what the image has at /run is used, and can be written as far as its permissions go. */
+  readonly readOnly: boolean
+}
+
+/** Capabilities of docs/installing.md, and those that an engine gives. */
+const CAPABILITIES = ['NET_ADMIN', 'NET_RAW', 'BPF', 'PERFMON', 'SETUID', 'SETGID', 'SETPCAP', 'CHOWN'].map(
+  name => `CAP_${name}`,
+)
+
+/** A container of the image for this machine that runs in the namespace of the host of a lab. */
+class Container {
+  readonly ended: Promise<number | null>
+  log = ''
+  readonly #runc: readonly string[]
+  readonly #name: string
+
+  constructor(scope: Scope, lab: Lab, { root, config }: Image, options: ContainerOptions) {
+    const bundle = join(root, '..')
+    this.#name = `weir-image-${process.pid}-${options.user}`
+    this.#runc = ['--root', join(bundle, 'state')]
+    const { user, environment, readOnly } = options
+    const capabilities = user === 0 ? CAPABILITIES : []
+    const spec = {
+      ociVersion: '1.0.0',
+      process: {
+        user: { uid: user, gid: user },
+        args: [...config.config.Entrypoint, ...config.config.Cmd],
+        env: [...config.config.Env, ...environment],
+        cwd: '/',
+        noNewPrivileges: true,
+        capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
+      },
+      root: { path: 'root', readonly: readOnly },
+      hostname: 'weir',
+      mounts: [
+        { destination: '/proc', type: 'proc', source: 'proc' },
+        { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['ro'] },
+        { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'mode=755'] },
+        ...(readOnly
+          ? [{ destination: '/run', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'mode=1777'] }]
+          : []),
+      ],
+      linux: {
+        namespaces: [
+          { type: 'pid' },
+          { type: 'mount' },
+          { type: 'ipc' },
+          { type: 'uts' },
+          { type: 'network', path: `/var/run/netns/${lab.host.namespace}` },
+        ],
+        maskedPaths: ['/proc/kcore', '/proc/kmsg'],
+        readonlyPaths: ['/proc/sys', '/proc/sysrq-trigger'],
+      },
+    }
+    writeFileSync(join(bundle, 'config.json'), JSON.stringify(spec))
+    const running = spawn('runc', [...this.#runc, 'run', '--bundle', bundle, this.#name], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    for (const stream of [running.stdout, running.stderr]) {
+      stream.setEncoding('utf8').on('data', (text: string) => {
+        this.log += text
+      })
+    }
+    this.ended = new Promise(resolve => running.once('close', resolve))
+    scope.after(async () => {
+      spawnSync('runc', [...this.#runc, 'delete', '--force', this.#name])
+      await this.ended
+      if (scope.error) console.log(`# the container wrote:\n${this.log}`)
+    })
+  }
+
+  /** Runs the image's weir in the container. */
+  weir(...args: string[]): SpawnSyncReturns<string> {
+    return spawnSync('runc', [...this.#runc, 'exec', this.#name, '/usr/bin/weir', ...args], {
+      encoding: 'utf8',
+    })
+  }
+
+  /** The agent's process, seen from here. */
+  get pid(): number {
+    const text = execFileSync('runc', [...this.#runc, 'state', this.#name], { encoding: 'utf8' })
+    return (JSON.parse(text) as { pid: number }).pid
+  }
+
+  terminate(): void {
+    execFileSync('runc', [...this.#runc, 'kill', this.#name, 'TERM'])
+  }
+}
+
 test('the image runs by its entry point, configured by the environment, in a container', async t => {
   const file = packageFile('_amd64.oci.tar')
   assert.ok(statSync(file).size < MOST_BYTES)
   const lab = makeLab(t)
   const collector = listen(t, lab.peer.namespace, { address: lab.peer.mgmt0.ipv4, port: SFLOW_PORT })
-  const { root, config } = unpack(t, file)
+  const image = unpack(t, file)
   for (const shell of ['bin/sh', 'usr/bin/sh', 'bin/busybox'])
-    assert.equal(exists(join(root, shell)), false, shell)
+    assert.equal(exists(join(image.root, shell)), false, shell)
 
-  const bundle = join(root, '..')
-  const capabilities = ['NET_ADMIN', 'NET_RAW', 'BPF', 'PERFMON', 'SETUID', 'SETGID', 'SETPCAP', 'CHOWN'].map(
-    name => `CAP_${name}`,
-  )
-  const container = (args: readonly string[]) => ({
-    ociVersion: '1.0.0',
-    process: {
-      user: { uid: 0, gid: 0 },
-      args,
-      env: [
-        ...config.config.Env,
-        `COLLECTOR=${lab.peer.mgmt0.ipv4}`,
-        'SAMPLING=1',
-        'POLLING=1',
-        'AGENT=198.51.100.1',
-        'INTERFACES=eth0',
-      ],
-      cwd: '/',
-      noNewPrivileges: true,
-      capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
-    },
-    root: { path: 'root', readonly: true },
-    hostname: 'weir',
-    mounts: [
-      { destination: '/proc', type: 'proc', source: 'proc' },
-      { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['ro'] },
-      { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'mode=755'] },
-      { destination: '/run', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'mode=1777'] },
-    ],
-    linux: {
-      namespaces: [
-        { type: 'pid' },
-        { type: 'mount' },
-        { type: 'ipc' },
-        { type: 'uts' },
-        { type: 'network', path: `/var/run/netns/${lab.host.namespace}` },
-      ],
-      maskedPaths: ['/proc/kcore', '/proc/kmsg'],
-      readonlyPaths: ['/proc/sys', '/proc/sysrq-trigger'],
-    },
-  })
-  writeFileSync(
-    join(bundle, 'config.json'),
-    JSON.stringify(container([...config.config.Entrypoint, ...config.config.Cmd])),
-  )
-  const name = `weir-image-${process.pid}`
-  const state = join(bundle, 'state')
-  const runc = ['--root', state]
-  const running = spawn('runc', [...runc, 'run', '--bundle', bundle, name], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  let log = ''
-  for (const stream of [running.stdout, running.stderr]) {
-    stream.setEncoding('utf8').on('data', (text: string) => {
-      log += text
+  const common = [`COLLECTOR=${lab.peer.mgmt0.ipv4}`, 'POLLING=1', 'AGENT=198.51.100.1']
+  const environment = [...common, 'SAMPLING=1', 'INTERFACES=eth0']
+  const container = new Container(t, lab, image, { user: 0, environment, readOnly: true })
+  await until('the agent', () => /"msg":"running"/.test(container.log))
+  await until('counters samples', () => countersSamplesOf(collector, { type: 2, index: 1 })[1])
+  sink(t, lab.peer.namespace, { address: lab.peer.eth0.ipv4, port: 7000 })
+  await until('flow samples', () => {
+    sendFlow(lab.host.namespace, {
+      from: { address: lab.host.eth0.ipv4, port: 7000 },
+      to: { address: lab.peer.eth0.ipv4, port: 7000 },
+      payloadBytes: 100,
+      packets: 5,
     })
-  }
-  const ended = new Promise(resolve => running.once('close', resolve))
-  t.after(async () => {
-    spawnSync('runc', [...runc, 'delete', '--force', name])
-    await ended
+    return flowSamplesOf(collector)[0]
   })
-  try {
-    await until('the agent', () => /"msg":"running"/.test(log))
-    await until('counters samples', () => countersSamplesOf(collector, { type: 2, index: 1 })[1])
-    sink(t, lab.peer.namespace, { address: lab.peer.eth0.ipv4, port: 7000 })
-    await until('flow samples', () => {
-      sendFlow(lab.host.namespace, {
-        from: { address: lab.host.eth0.ipv4, port: 7000 },
-        to: { address: lab.peer.eth0.ipv4, port: 7000 },
-        payloadBytes: 100,
-        packets: 5,
-      })
-      return flowSamplesOf(collector)[0]
-    })
-    const { pid } = JSON.parse(execFileSync('runc', [...runc, 'state', name], { encoding: 'utf8' })) as {
-      pid: number
-    }
-    // Root in the container only until it had opened what it needs; its own user after that.
-    assert.match(readFileSync(`/proc/${pid}/status`, 'utf8'), /^Uid:\t6343\t6343\t6343\t6343$/m)
-    const inside = (...args: string[]) =>
-      spawnSync('runc', [...runc, 'exec', name, ...args], { encoding: 'utf8' })
-    const health = inside('/usr/bin/weir', 'health')
-    assert.equal(health.status, 0, health.stderr)
-    assert.match(health.stdout, /the agent runs, process 1,/)
-    execFileSync('runc', [...runc, 'kill', name, 'TERM'])
-    assert.equal(await ended, 0)
-  } catch (error) {
-    throw new Error(`${(error as Error).message}; the container wrote:\n${log}`, { cause: error })
-  }
+  // Root in the container only until it had opened what it needs; its own user after that.
+  assert.match(readFileSync(`/proc/${container.pid}/status`, 'utf8'), /^Uid:\t6343\t6343\t6343\t6343$/m)
+  const health = container.weir('health')
+  assert.equal(health.status, 0, health.stderr)
+  assert.match(health.stdout, /the agent runs, process 1,/)
+  // It knows the configuration that was made of the environment.
+  assert.match(container.weir('doctor').stdout, /^ok +configuration +\S+\/weir-container\.conf$/m)
+  container.terminate()
+  assert.equal(await container.ended, 0)
+
+  // As whoever the container's manager says, with the image's own folders.
+  const other = new Container(t, lab, image, {
+    user: 12_345,
+    environment: [...common, 'SAMPLING=0'],
+    readOnly: false,
+  })
+  await until('the agent of another user', () => /"msg":"running"/.test(other.log))
+  const otherHealth = other.weir('health')
+  assert.equal(otherHealth.status, 0, otherHealth.stderr)
+  assert.match(other.weir('status').stdout, /weir-container\.conf/)
+  other.terminate()
+  assert.equal(await other.ended, 0)
 })
 
 test('the image for arm64 has its programs, and they run in the emulator', t => {
