@@ -2,20 +2,25 @@
  * Builds a containerlab topology of this folder with network namespaces instead of containers, for machines without a
  * container engine:
  *
- *     node_modules/.bin/node packaging/containerlab/netns.ts queue-depth        builds it and keeps it until Ctrl-C
+ *     node_modules/.bin/node packaging/containerlab/netns.ts queue-depth            builds it and keeps it until Ctrl-C
+ *     node_modules/.bin/node packaging/containerlab/netns.ts queue-depth --remove   removes what one that was killed left
  *
  * Nodes become namespaces called NAME-NODE, links become veth cables, `exec` is run as it stands. A node of the image weir
  * with network-mode runs the agent of this checkout in the namespace that it shares; one with FRR's image runs the zebra
  * and bgpd of this machine. Needs root, iproute2, procps and, for leaf-spine, frr.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { chownSync, existsSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { parseYaml, type YamlMap } from './yaml.ts'
 
 const HERE = import.meta.dirname
 const WEIR = join(HERE, '../weir')
+/** How long a program has to end. */
+const WAIT_MS = 100
+const MOST_WAITS = 100
 
 interface Node {
   readonly name: string
@@ -25,6 +30,8 @@ interface Node {
   /** The node whose namespace this one shares. */
   readonly beside: string | undefined
   readonly commands: readonly string[]
+  /** Arguments for weir, in a node of its own. */
+  readonly command: string | undefined
   readonly environment: Readonly<Record<string, string>>
   readonly binds: readonly string[]
 }
@@ -44,6 +51,7 @@ export class Topology {
   readonly #subnet: string
   readonly #onOutput: (node: string, text: string) => void
   readonly #children: ChildProcess[] = []
+  readonly #made: string[] = []
   #folder: string | undefined
 
   /** Reads NAME.clab.yml; nothing is built before start(). */
@@ -72,8 +80,10 @@ export class Topology {
     return this.#node(node).address!
   }
 
-  /** Builds everything. What has been built when something fails is removed. */
+  /** Builds everything. What has been built when something fails is removed; throws where the lab is there already. */
   start(): void {
+    const there = this.#leftovers()
+    if (there.length > 0) throw new Error(`${this.name} is there already: namespaces ${there.join(', ')}`)
     try {
       this.#build()
     } catch (error) {
@@ -94,14 +104,27 @@ export class Topology {
     }, 10_000)
     await Promise.all(ended)
     clearTimeout(late)
-    for (const namespace of [...this.#places(), this.#switch]) {
-      try {
-        execFileSync('ip', ['netns', 'del', namespace], { stdio: 'ignore' })
-      } catch {
-        // It was never made.
-      }
-    }
+    for (const namespace of this.#made.splice(0)) ip(`netns del ${namespace}`)
     if (this.#folder !== undefined) rmSync(this.#folder, { recursive: true, force: true })
+  }
+
+  /** Removes what one of this name has left that is gone: its namespaces, and whatever runs in them. */
+  async remove(): Promise<void> {
+    const there = this.#leftovers()
+    const pids = () =>
+      there.flatMap(namespace =>
+        execFileSync('ip', ['netns', 'pids', namespace], { encoding: 'utf8' }).split('\n').filter(Boolean),
+      )
+    for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+      for (const pid of pids()) endProcess(Number(pid), signal)
+      for (let wait = 0; wait < MOST_WAITS && pids().length > 0; wait++) await sleep(WAIT_MS)
+    }
+    for (const namespace of there) ip(`netns del ${namespace}`)
+  }
+
+  /** Namespaces of this topology that are there. */
+  #leftovers(): string[] {
+    return [...this.#places(), this.#switch].filter(name => existsSync(join('/run/netns', name)))
   }
 
   /** Runs a command line in the namespace of a node and gives its output. */
@@ -130,6 +153,7 @@ export class Topology {
     const bits = this.#subnet.split('/')[1]
     for (const namespace of [...this.#places(), this.#switch]) {
       ip(`netns add ${namespace}`)
+      this.#made.push(namespace)
       ip(`-n ${namespace} link set lo up`)
     }
     // The management network: a switch with a port for each node.
@@ -212,6 +236,7 @@ function toNode(name: string, value: YamlMap): Node {
     address: value['mgmt-ipv4'] as string | undefined,
     beside: (value['network-mode'] as string | undefined)?.replace(/^container:/, ''),
     commands: lines('exec'),
+    command: value.cmd as string | undefined,
     environment: (value.env ?? {}) as Record<string, string>,
     binds: lines('binds'),
   }
@@ -221,18 +246,51 @@ function ip(line: string): void {
   execFileSync('ip', line.split(' '), { stdio: ['ignore', 'ignore', 'pipe'] })
 }
 
-if (import.meta.main) {
-  const [name] = process.argv.slice(2)
-  if (name === undefined) {
-    console.error(
-      'usage: node_modules/.bin/node packaging/containerlab/netns.ts leaf-spine | ddos | queue-depth',
-    )
-    process.exit(2)
+function endProcess(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch {
+    // It has ended by itself.
   }
-  const topology = new Topology(name, { onOutput: (node, text) => process.stderr.write(`${node}: ${text}`) })
-  topology.start()
-  for (const { name, beside } of topology.nodes) {
-    if (beside === undefined) console.log(`${name}: ip netns exec ${topology.namespace(name)} …`)
+}
+
+/** The topologies of this folder. */
+const NAMES = globSync('*.clab.yml', { cwd: HERE })
+  .map(file => file.slice(0, -'.clab.yml'.length))
+  .sort()
+
+async function main(args: readonly string[]): Promise<void> {
+  const [name, option] = args
+  const isAsked = args.includes('--help')
+  if (isAsked || !NAMES.includes(name ?? '') || args.length > 2 || (option ?? '--remove') !== '--remove') {
+    const usage = `usage: node_modules/.bin/node packaging/containerlab/netns.ts ${NAMES.join(' | ')} [--remove]`
+    if (isAsked) console.log(usage)
+    else throw new Error(usage)
+    return
   }
+  const topology = new Topology(name!, { onOutput: (node, text) => process.stderr.write(`${node}: ${text}`) })
+  if (option !== undefined) return topology.remove()
+  // Before there is anything to remove.
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void topology.stop())
+  try {
+    topology.start()
+  } catch (error) {
+    const { message } = error as Error
+    throw new Error(`${message}\nIf nothing runs there any more: netns.ts ${name} --remove`)
+  }
+  console.log(`${topology.name} is there until Ctrl-C. In its nodes:\n`)
+  for (const { name, beside, command } of topology.nodes) {
+    if (beside !== undefined) continue
+    const does = command === undefined ? '…' : `node_modules/.bin/weir ${command}`
+    console.log(`  ${name.padEnd(10)} ip netns exec ${topology.namespace(name)} ${does}`)
+  }
+}
+
+if (import.meta.main) {
+  try {
+    await main(process.argv.slice(2))
+  } catch (error) {
+    console.error((error as Error).message)
+    process.exitCode = 1
+  }
 }
