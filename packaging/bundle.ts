@@ -19,9 +19,18 @@ export interface Bundle {
 /** Of systeminformation the agent asks for the machine and its system; the rest is a third of a megabyte. */
 const USED = ['index', 'util', 'system', 'osinfo']
 
+/** What pino writes with and hides fields with. The agent's logger writes by itself (agent/health/log.ts), and hides none. */
+const UNUSED = ['@pinojs/redact', 'atomic-sleep', 'on-exit-leak-free', 'sonic-boom', 'thread-stream'].map(
+  name => `node_modules/${name}`,
+)
+
 const withoutUnused: esbuild.Plugin = {
   name: 'without-unused',
   setup(build) {
+    // pino asks whether what it is given is one of them.
+    build.onLoad({ filter: new RegExp(`/(${UNUSED.join('|')})/`) }, () => ({
+      contents: 'module.exports = class {}',
+    }))
     build.onLoad({ filter: /node_modules\/systeminformation\/lib\/[^/]+\.js$/ }, ({ path }) =>
       USED.includes(basename(path, '.js')) ? undefined : { contents: 'module.exports = {}' },
     )
@@ -64,7 +73,7 @@ export async function bundle(outfile: string): Promise<Bundle> {
   const inputs = Object.values(result.metafile.outputs).flatMap(output => Object.entries(output.inputs))
   const packages = inputs.flatMap(([path, { bytesInOutput }]) => {
     const folder = /^(?:.*\/)?(node_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1]
-    return folder === undefined || bytesInOutput === 0 ? [] : [folder]
+    return folder === undefined || bytesInOutput === 0 || UNUSED.includes(folder) ? [] : [folder]
   })
   return { bytes: readFileSync(outfile).length, packages: [...new Set(packages)].sort() }
 }
