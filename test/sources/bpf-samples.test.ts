@@ -12,7 +12,7 @@ import { emptyPacketSample, INTERNAL_INTERFACE } from '../../agent/samples/packe
 import { type BpfPort, BpfSamples } from '../../agent/sources/bpf-samples.ts'
 import { BpfDriver, type DriverOptions, type Seen } from '../support/bpf-driver.ts'
 import { inGuest, kernelAtLeast, run } from '../support/guest.ts'
-import { ifIndexOf, ip, type Lab, linkCounts, makeLab, until } from '../support/lab.ts'
+import { ifIndexOf, ip, type Lab, linkCounts, makeLab, startAgent, until } from '../support/lab.ts'
 import { ip4Header } from '../support/packets.ts'
 
 const SOCK_RAW = 3
@@ -436,6 +436,23 @@ describe('a clsact of others', () => {
     await driver.call('stop')
     assert.match(attached(lab), /^qdisc clsact ffff: \S+ ffff:fff1 ?$/)
   })
+})
+
+test('the agent tells of programs that others have removed, and counts them', async t => {
+  if (kernelAtLeast(6, 6)) return t.skip('programs by TCX have nothing to do with a clsact')
+  const lab = makeLab(t)
+  const { namespace } = lab.host
+  const agent = startAgent(
+    t,
+    lab,
+    `collector { ip = ${lab.peer.mgmt0.ipv4} } pcap { dev = eth0 sampling = 1 }`,
+  )
+  await agent.line(/^eth0 is sampled 1 in 1 by BPF$/)
+  ip(`netns exec ${namespace} tc qdisc del dev eth0 clsact`)
+  const { repairs } = await agent.line(/^the BPF programs of eth0 were removed by others: put back$/)
+  assert.equal(repairs, 1)
+  assert.equal((await agent.stop()).exit, 0)
+  assert.equal(attached(lab), '')
 })
 
 test('records of another version are counted, and nothing is made of them', async t => {
