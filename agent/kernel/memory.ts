@@ -12,9 +12,8 @@ interface MemoryAddon {
 const SETTLED_MS = 10_000
 /** What the collector frees is given back by threads of its own. */
 const FREED_MS = 1000
-/** It is looked this often whether so much has been added since memory was let go of; what is used all the time is 7 MB. */
-const LOOK_MS = 20_000
-const ADDED_BYTES = 12_000_000
+/** It costs 10 ms each time. */
+const RELEASE_MS = 30_000
 
 /**
  * Lets go of the program's code and constants that only the start needed, and of memory that malloc keeps for later; what
@@ -29,9 +28,9 @@ export function releaseStartMemory(): Promise<number> {
 /**
  * To be called at the start. When the agent has settled, the garbage of the start is collected (the kernel's type
  * information, the text of /proc/kallsyms: some megabytes, which nothing else would soon have collected); that stops the
- * event loop once, for some hundredths of a second. From then on memory is released whenever some has been added: V8 goes on
- * to compile for hours, a function now and then, and its compiler is a third of all code that it uses. Holds no process; ends
- * only by failing.
+ * event loop once, for some hundredths of a second. From then on memory is released twice a minute: V8 goes on to compile for
+ * hours, a function now and then, and its compiler is a third of all code that it uses. Holds no process; ends only by
+ * failing.
  */
 export async function settleMemory(): Promise<never> {
   await wait(SETTLED_MS, undefined, { ref: false })
@@ -39,9 +38,7 @@ export async function settleMemory(): Promise<never> {
   await wait(FREED_MS, undefined, { ref: false })
   for (;;) {
     await releaseStartMemory()
-    const least = process.memoryUsage.rss()
-    do await wait(LOOK_MS, undefined, { ref: false })
-    while (process.memoryUsage.rss() < least + ADDED_BYTES)
+    await wait(RELEASE_MS, undefined, { ref: false })
   }
 }
 
