@@ -9,9 +9,13 @@ process.stdout.once('error', (error: NodeJS.ErrnoException) => {
   process.exit(1)
 })
 
-const program = await weirProgram(process.argv[2])
+const [, , asked] = process.argv
+const program = await weirProgram(asked)
+// Nobody is helped with what is no command.
+const isCommand =
+  asked === undefined || /^(-|help$)/.test(asked) || program.commands.some(one => one.name() === asked)
 try {
-  await program.parseAsync()
+  await program.parseAsync(isCommand ? process.argv : process.argv.slice(0, 3))
 } catch (error) {
   process.stderr.write(`weir: ${error instanceof Error ? error.message : String(error)}\n`)
   process.exitCode = 1

@@ -17,6 +17,7 @@ import { Statistics } from '../decode/statistics.ts'
 import { StreamWatch } from '../decode/streams.ts'
 import { datagramText, harmless, isoTime } from '../decode/text.ts'
 import { TextBuffer } from '../decode/text-buffer.ts'
+import { fileErrorReason } from '../kernel/file-error.ts'
 import { counted } from '../quantities.ts'
 import { type DecodedDatagram, decodeDatagram, SFLOW_PORT } from '../wire/sflow/datagram.ts'
 import { datagramToJson } from '../wire/sflow/json.ts'
@@ -118,7 +119,8 @@ async function decode(file: string | undefined, options: Options): Promise<numbe
   } catch (error) {
     const isOutput = error instanceof OutputError
     if (!isOutput && !(error instanceof WireError) && !isSystemError(error)) throw error
-    complain(isOutput || file === undefined ? error.message : `${nameOf(file)}: ${error.message}`)
+    const what = isSystemError(error) ? fileErrorReason(error) : error.message
+    complain(isOutput || file === undefined ? error.message : `${nameOf(file)}: ${what}`)
     return 1
   } finally {
     clearTimeout(timer)
@@ -310,7 +312,9 @@ function openPacketFile(path: string, overwrite: boolean, input: BigIntStats | u
   } catch (error) {
     if (!isSystemError(error)) throw error
     const isThere = error.code === 'EEXIST'
-    throw new OutputError(isThere ? `${path} is there already; --force writes over it` : error.message)
+    throw new OutputError(
+      isThere ? `${path} is there already; --force writes over it` : `${path}: ${fileErrorReason(error)}`,
+    )
   }
 }
 

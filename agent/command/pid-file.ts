@@ -11,6 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { dirname, resolve } from 'node:path'
+import { fileErrorReason } from '../kernel/file-error.ts'
 
 export const PID_FILE = '/run/weir/weir.pid'
 
@@ -133,6 +134,6 @@ function readIfAny(path: string): string | undefined {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (code === 'ENOENT' || code === 'ESRCH') return undefined
-    throw error
+    throw new Error(`${path}: ${fileErrorReason(error as NodeJS.ErrnoException)}`)
   }
 }

@@ -3,6 +3,7 @@
 import { constants, existsSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { isIP, isIPv6 } from 'node:net'
+import { fileErrorReason } from '../kernel/file-error.ts'
 import { formatAddress, parseAddress } from './address.ts'
 import type {
   CollectorConfig,
@@ -95,14 +96,7 @@ async function readText(path: string): Promise<string> {
     return await readBounded(handle.createReadStream({ autoClose: false }), path)
   } catch (error) {
     if (error instanceof ConfigFileError) throw error
-    const { code } = error as NodeJS.ErrnoException
-    const reason =
-      code === 'ENOENT'
-        ? 'it does not exist'
-        : code === 'EACCES'
-          ? 'permission denied'
-          : (error as Error).message
-    throw new ConfigFileError(`cannot read ${path}: ${reason}`)
+    throw new ConfigFileError(`cannot read ${path}: ${fileErrorReason(error as NodeJS.ErrnoException)}`)
   } finally {
     await handle?.close()
   }

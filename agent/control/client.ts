@@ -1,3 +1,4 @@
+import { lstatSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { printable } from '../health/printable.ts'
 import { CONTROL_SOCKET, CONTROL_VERSION, type Question, type StreamCounts, type Wanted } from './protocol.ts'
@@ -143,6 +144,7 @@ function reasonOf(path: string, { code, message }: NodeJS.ErrnoException): strin
   switch (code) {
     case 'ENOENT':
     case 'ECONNREFUSED':
+      if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === false) return `${path} is no socket`
       return (
         `no agent answers at ${path}: start it with \`weir run\`, or name its socket with --socket ` +
         '(one that was started with -f has none without --control)'

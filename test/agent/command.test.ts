@@ -83,6 +83,19 @@ describe('weir run', () => {
     })
   }
 
+  const others = [
+    { args: ['fetch', '--help'], message: "error: unknown command 'fetch'" },
+    { args: ['health', '--pid-file', '/etc'], message: 'weir: /etc: it is a directory' },
+    { args: ['status', '--socket', '/etc'], message: 'weir status: /etc is no socket' },
+  ]
+  for (const { args, message } of others) {
+    test(`weir ${args.join(' ')}: refused`, async t => {
+      const agent = runWeir(t, [], args)
+      assert.ok((await agent.ended)! > 0)
+      assert.equal(agent.stderr.split('\n')[0], message)
+    })
+  }
+
   test('a pid file takes the place of nothing else', async t => {
     const folder = mkdtempSync(join(tmpdir(), `weir-pid-${process.pid}-`))
     t.after(() => rmSync(folder, { recursive: true }))
