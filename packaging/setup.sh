@@ -85,8 +85,8 @@ case $step in
     debian chromium
     # Container runtimes, a hypervisor and a message bus, as peers.
     debian podman crun runc busybox-static containerd containernetworking-plugins libvirt-daemon dbus-daemon
-    # Clean systems, to install packages into.
-    debian debootstrap
+    # Clean systems, to install packages into, and the routers of a lab.
+    debian debootstrap frr
     package_here
     vm
     ;;
