@@ -26,6 +26,11 @@ interface CompletedOption {
   readonly value: Words | undefined
 }
 
+const HELP = 'display help for command'
+
+/** Names of values that are paths. */
+const PATHS = ['file', 'folder', 'path', 'socket']
+
 /** What may stand at a place. */
 type Words = 'files' | 'interfaces' | 'anything' | readonly string[]
 
@@ -33,6 +38,7 @@ type Words = 'files' | 'interfaces' | 'anything' | readonly string[]
 export async function writeCompletions(folder: string): Promise<string[]> {
   const program = await weirProgram()
   const commands = program.commands.filter(command => command.name() !== 'help').map(completed)
+  commands.push({ name: 'help', about: HELP, options: [], argument: commands.map(({ name }) => name) })
   const whole = { ...completed(program), name: 'weir' }
   mkdirSync(folder, { recursive: true })
   writeFileSync(join(folder, 'weir'), bash(whole, commands))
@@ -59,7 +65,7 @@ function completed(command: Command): Completed {
 }
 
 function wordsOf(name: string | undefined): Words {
-  return name === 'file' ? 'files' : name === 'interface' ? 'interfaces' : 'anything'
+  return PATHS.includes(name ?? '') ? 'files' : name === 'interface' ? 'interfaces' : 'anything'
 }
 
 function bash(program: Completed, commands: readonly Completed[]): string {
@@ -74,6 +80,9 @@ function bash(program: Completed, commands: readonly Completed[]): string {
 _weir() {
   local word=\${COMP_WORDS[COMP_CWORD]} before=\${COMP_WORDS[COMP_CWORD - 1]} command= options=
   COMPREPLY=()
+  # --option=value: readline has made three words of it, and the value may be empty.
+  [[ $word != = ]] || word=
+  [[ $before != = ]] || before=\${COMP_WORDS[COMP_CWORD - 2]}
   ((COMP_CWORD > 1)) && command=\${COMP_WORDS[1]}
   case $command in
 ${cases.join('\n')}
@@ -142,7 +151,9 @@ function zshOption({ flags, about, value }: CompletedOption): string {
   const text = about.replace(/[[\]:\\]/g, '\\$&')
   const what = value === undefined ? '' : `:${zshWords('value', value)}`
   const excluded = flags.length > 1 ? `(${flags.join(' ')})` : ''
-  return flags.map(flag => quote(`${excluded}${flag}[${text}]${what}`)).join(' ')
+  // With a value in the same word, too.
+  const same = (flag: string) => (value !== undefined && flag.startsWith('--') ? '=' : '')
+  return flags.map(flag => quote(`${excluded}${flag}${same(flag)}[${text}]${what}`)).join(' ')
 }
 
 function zshWords(what: string, words: Words): string {

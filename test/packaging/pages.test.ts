@@ -84,10 +84,19 @@ describe('completion', () => {
     ['weir decode /etc/host', ['/etc/host.conf', '/etc/hostname', '/etc/hosts']],
     ['weir explain --diff /etc/hostn', ['/etc/hostname']],
     ['weir demo x', []],
+    ['weir help exp', ['explain']],
+    ['weir run --log-level=', ['error', 'info', 'trace']],
+    ['weir run --log-level=tra', ['trace']],
+    ['weir check --file=/etc/hostn', ['/etc/hostname']],
+    ['weir status --socket /etc/hostn', ['/etc/hostname']],
+    ['weir top --socket /etc/hostn', ['/etc/hostname']],
+    ['weir run --control /etc/hostn', ['/etc/hostname']],
+    ['weir doctor --root /etc/hostn', ['/etc/hostname']],
   ]
   for (const [line, whole] of rows) {
     test(`bash: ${line}`, () => {
-      const words = line.split(' ')
+      // As readline splits it.
+      const words = line.split(/ |(?==)|(?<==)(?=.)/)
       const script = `compopt() { :; }; . "$0"; COMP_WORDS=("$@"); COMP_CWORD=${words.length - 1}; _weir; printf '%s\\n' "\${COMPREPLY[@]}"`
       const { stdout, stderr } = spawnSync('bash', ['-c', script, join(folder, 'weir'), ...words], {
         encoding: 'utf8',
@@ -112,11 +121,16 @@ describe('completion', () => {
       complete 'weir exp' 'weir explain'
       complete 'weir run --log-level tra' '--log-level trace'
       complete 'weir explain --di' 'weir explain --diff'
+      complete 'weir run --log-level=tra' '--log-level=trace'
+      complete 'weir help exp' 'weir help explain'
+      complete 'weir status --socket /etc/hostn' '/etc/hostname'
+      complete 'weir doctor --root=/etc/hostn' '/etc/hostname'
       zpty -d shell`
     const { stdout } = spawnSync('zsh', ['-f', '-c', script, 'zsh', folder], {
       encoding: 'utf8',
       timeout: 60_000,
     })
-    assert.equal(stdout, 'weir explain\n--log-level trace\nweir explain --diff\n')
+    const expected = [...script.matchAll(/^ +complete '.*' '(.*)'$/gm)].map(([, whole]) => `${whole}\n`)
+    assert.equal(stdout, expected.join(''))
   })
 })
