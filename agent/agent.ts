@@ -168,6 +168,7 @@ export class Agent {
     this.#nflog = new NflogSampling(samplers)
     this.#pcapSamplers = new PcapSamplers({
       ...samplers,
+      lookMs: () => this.#datagrams.lookMs,
       drops: this.#drops,
       onChange: () => this.#placeSoon(),
     })

@@ -113,12 +113,28 @@ static __always_inline __u32 count_segments(struct __sk_buff *skb)
 	return (payload + skb->gso_size - 1) / skb->gso_size;
 }
 
-/* Copies up to `bytes` octets from `from` on; the masking tells any verifier that it is 1 to HEADER_MOST of them. */
+/*
+ * Of an event in the ring, which ends where the header that was asked for does: so there is room for more of them. The
+ * constants are known when the program is loaded, as is this.
+ */
+static __always_inline __u32 event_bytes(void)
+{
+	return sizeof(struct packet_event) - HEADER_MOST + ((constants.header_bytes + 7) & ~7u);
+}
+
+/*
+ * Copies up to `bytes` octets from `from` on, and no more than were asked for. The masking tells any verifier that there
+ * is one at least. The compiler is kept from comparing another variable than the one that is used: Linux 6.1 does not
+ * see what the one tells of the other.
+ */
 static __always_inline bool copy(struct __sk_buff *skb, __u32 from, void *to, __u32 bytes)
 {
+	if (bytes > HEADER_MOST)
+		bytes = HEADER_MOST;
+	bytes = ((bytes - 1) & (HEADER_MOST - 1)) + 1;
+	barrier_var(bytes);
 	if (bytes > constants.header_bytes)
 		bytes = constants.header_bytes;
-	bytes = ((bytes - 1) & (HEADER_MOST - 1)) + 1;
 	return bpf_skb_load_bytes(skb, from, to, bytes) == 0;
 }
 
@@ -269,7 +285,7 @@ static __noinline int choose(struct __sk_buff *skb, struct port_state *port, __u
 	if (constants.follow && follow(skb, port, state, &choice))
 		return TCX_NEXT;
 
-	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	event = bpf_ringbuf_reserve(&events, event_bytes(), 0);
 	if (!event) {
 		state->lost += choice.chosen;
 		return TCX_NEXT;
@@ -357,7 +373,7 @@ static __noinline int report(struct slot *slot)
 
 	if (!slot)
 		return 0;
-	if (bpf_ringbuf_output(&events, &slot->event, sizeof(slot->event), wake_up())) {
+	if (bpf_ringbuf_output(&events, &slot->event, event_bytes(), wake_up())) {
 		port = find_port(slot->event.ifindex);
 		if (port)
 			port->direction[slot->event.direction == EGRESS].lost += slot->event.chosen;

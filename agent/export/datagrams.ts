@@ -33,8 +33,11 @@ export interface SampleFollower {
 
 /** Datagrams that may wait to be sent; a full house is sent at once. */
 const SLOTS = 64
-/** Most of the flush time that sources take for themselves: BPF rings are looked at every 20 ms, and timers are late. */
-const SOURCE_MS = 30
+/** BPF rings are looked at after so much of the flush time, but no later than this. */
+const LOOK_PART = 1 / 6
+const MOST_LOOK_MS = 40
+/** Timers are late. */
+const LATE = 1.25
 /** The least that datagramBytes may be. */
 const LEAST_MAX_BYTES = 200
 const VERSION = 5
@@ -88,6 +91,11 @@ export class Datagrams implements DatagramMemory {
   /** The most bytes that one sample can have. */
   get room(): number {
     return this.#room
+  }
+
+  /** How long a source may keep samples for itself, milliseconds: that is part of the flush time. */
+  get lookMs(): number {
+    return Math.min(this.#flushMs * LOOK_PART, MOST_LOOK_MS)
   }
 
   /** Sends what is open, then goes on under another agent address; the sequence starts again (sFlow v5 §5). */
@@ -192,8 +200,7 @@ export class Datagrams implements DatagramMemory {
   }
 
   #setTimer(): void {
-    const sourceMs = Math.min(SOURCE_MS, this.#flushMs / 4)
-    this.#timer = setTimeout(this.#tick, (this.#flushMs - sourceMs) / 2)
+    this.#timer = setTimeout(this.#tick, (this.#flushMs - this.lookMs * LATE) / 2)
   }
 
   readonly #tick = (): void => {

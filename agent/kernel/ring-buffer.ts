@@ -20,15 +20,15 @@ const BATCH_RECORDS = 512
 /** After this many batches the event loop gets its turn. */
 const BATCHES = 8
 /**
- * While records come, they are taken at this interval: a wake-up for each would cost many times more. It is a compromise,
- * for a look costs as much as many records, and the ring has to hold what comes between two.
+ * While records come, they are taken at an interval: a wake-up for each would cost many times more. A look costs as much as
+ * hundreds of records, so the interval is as long as the receiver allows, and halved as often as more than this part of
+ * the ring would fill meanwhile; but no shorter than this.
  */
-const TICK_MS = 20
-/** The same where a look has found more than this part of the ring. */
-const BUSY_TICK_MS = 5
-const BUSY_PART = 1 / 16
+const MOST_PART = 1 / 8
+const LEAST_TICK_MS = 5
 /** After this many intervals without a record the kernel is asked to wake us. */
-const IDLE_TICKS = 10
+const IDLE_TICKS = 5
+const MOST_MS = 40
 
 export interface RingBufferOptions {
   readonly object: BpfObject
@@ -39,6 +39,8 @@ export interface RingBufferOptions {
   readonly onBatchEnd: () => void
   /** Tells the programs whether the next record has to wake us. */
   readonly setAsleep: (asleep: boolean) => void
+  /** How long a record may wait, milliseconds; it may change. Default 40. */
+  readonly mostMs?: (() => number) | undefined
 }
 
 export class RingBuffer {
@@ -53,7 +55,7 @@ export class RingBuffer {
   /** Where the next record begins. Below 2^53 for some years at the speed of memory. */
   #position: number
   #timer: NodeJS.Timeout | undefined
-  #tickMs = TICK_MS
+  #tickMs = LEAST_TICK_MS
   /** Position at the look before. */
   #lookedAt = 0
   #immediate: NodeJS.Immediate | undefined
@@ -100,15 +102,19 @@ export class RingBuffer {
   #wake(): void {
     if (this.#closed) return
     this.#stayAwake()
+    // It may be the first of very many.
+    this.#tickMs = LEAST_TICK_MS
     this.#look()
   }
 
   /** Takes what is there and comes back later, unless it falls asleep. */
   readonly #look = (): void => {
     if (!this.#tick()) return
-    const isBusy = this.#position - this.#lookedAt > (this.#mask + 1) * BUSY_PART
+    const bytesPerMs = (this.#position - this.#lookedAt) / this.#tickMs
     this.#lookedAt = this.#position
-    const tickMs = isBusy ? BUSY_TICK_MS : TICK_MS
+    const mostMs = Math.max(this.#options.mostMs?.() ?? MOST_MS, LEAST_TICK_MS)
+    let tickMs = Math.min(2 * this.#tickMs, mostMs)
+    while (tickMs >= 2 * LEAST_TICK_MS && bytesPerMs * tickMs > (this.#mask + 1) * MOST_PART) tickMs /= 2
     if (this.#timer !== undefined && this.#tickMs === tickMs) {
       this.#timer.refresh()
       return

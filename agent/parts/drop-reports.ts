@@ -160,7 +160,7 @@ export class DropReports {
   }
 
   async #openBpf({ software, hardware, limit }: DropmonConfig, headerBytes: number): Promise<BpfDrops> {
-    const { interfaces, ledger, log } = this.#options
+    const { datagrams, interfaces, ledger, log } = this.#options
     if (!(await this.words.load())) log.warn({ part: 'dropmon' }, NO_FUNCTIONS)
     return BpfDrops.open({
       receiver: this.#notifier,
@@ -171,6 +171,7 @@ export class DropReports {
       software,
       hardware,
       headerBytes: Math.max(headerBytes, LEAST_BYTES),
+      lookMs: () => datagrams.lookMs,
       limit,
     })
   }

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readFileSync } from 'node:fs'
 import type { Config } from '../config/config.ts'
 import { type PcapDecision, pcapDecisions, pcapRate } from '../config/pcap-rule.ts'
 import type { RunningSource, SampledBy } from '../control/status.ts'
@@ -21,6 +21,8 @@ export interface PcapSamplersOptions {
   /** Takes the samples. */
   readonly sink: PacketSink
   readonly onBatchEnd: () => void
+  /** How long a source may keep samples for itself, milliseconds. */
+  readonly lookMs: () => number
   /** Takes sampled packets that the kernel drops. */
   readonly drops: DropReports
   /** The rate that takes the place of a configured one while there are too many samples. */
@@ -28,6 +30,8 @@ export interface PcapSamplersOptions {
   /** Told when placing has to be done again. */
   readonly onChange: () => void
 }
+
+const FORWARDING = ['/proc/sys/net/ipv4/ip_forward', '/proc/sys/net/ipv6/conf/all/forwarding']
 
 const NO_FUNCTIONS =
   'reasons of drops may be less exact: /proc/kallsyms tells no addresses; needs CAP_SYSLOG and kernel.kptr_restrict below 2'
@@ -60,7 +64,7 @@ export class PcapSamplers {
 
   /** Opens the source, unless it is. */
   async start(config: Config): Promise<void> {
-    this.#forwards = await forwardsPackets()
+    this.#forwards = forwardsPackets()
     this.#source ??= await this.#open(config)
   }
 
@@ -91,7 +95,7 @@ export class PcapSamplers {
   /** To be called every second or so. */
   poll(): void {
     this.#source?.poll()
-    if (this.#source !== undefined) void this.#followForwarding()
+    if (this.#source !== undefined) this.#followForwarding()
   }
 
   /** What runs now, for the status. */
@@ -152,6 +156,7 @@ export class PcapSamplers {
         instance: subAgentId,
         onCounted,
         onRepair: this.#repaired,
+        lookMs: this.#options.lookMs,
         transit,
       })
       if (transit && !(await names.load())) log.warn(NO_FUNCTIONS)
@@ -243,8 +248,8 @@ export class PcapSamplers {
   }
 
   /** A host may become a router while the agent runs: what comes in then need not end here. */
-  async #followForwarding(): Promise<void> {
-    const forwards = await forwardsPackets()
+  #followForwarding(): void {
+    const forwards = forwardsPackets()
     if (forwards === this.#forwards || this.#source === undefined) return
     this.#forwards = forwards
     this.#options.onChange()
@@ -267,9 +272,17 @@ async function end(source: BpfSamples | PacketSocketSource, ifIndex: number): Pr
   else source.end(ifIndex)
 }
 
-/** True when this host passes packets on between its interfaces: what comes in need not end here. */
-async function forwardsPackets(): Promise<boolean> {
-  const files = ['/proc/sys/net/ipv4/ip_forward', '/proc/sys/net/ipv6/conf/all/forwarding']
-  const values = await Promise.all(files.map(file => readFile(file, 'utf8').catch(() => '0')))
-  return values.some(value => value.trim() !== '0')
+/**
+ * True when this host passes packets on between its interfaces: what comes in need not end here. It is asked every second,
+ * and no other thread is woken for it: these files are a word of the kernel's memory each.
+ */
+function forwardsPackets(): boolean {
+  return FORWARDING.some(file => {
+    try {
+      return readFileSync(file, 'utf8').trim() !== '0'
+    } catch {
+      // This kernel has no IPv6.
+      return false
+    }
+  })
 }

@@ -55,6 +55,8 @@ export interface BpfDropsOptions {
   readonly hardware: boolean
   /** Octets of a packet to take, 1 to 256. */
   readonly headerBytes: number
+  /** How long a drop may wait here, milliseconds; it may change. */
+  readonly lookMs?: (() => number) | undefined
   /** Reports per second. */
   readonly limit: number
   /** Combinations of reason, function and interface that are kept apart, and some more; default 4096. */
@@ -241,6 +243,7 @@ export class BpfDrops {
       map: 'events',
       onRecord: (offset, length) => this.#takeRecord(offset, length),
       onBatchEnd: () => options.receiver.endBatch(),
+      mostMs: options.lookMs,
       setAsleep: asleep => this.#set('asleep', asleep ? 1 : 0),
     })
     this.#setClock()

@@ -42,6 +42,8 @@ export interface BpfSamplesOptions {
    * for an output; undefined when nothing was lost. The record is borrowed until the call returns.
    */
   readonly onDrop: (drop: Drop) => number | undefined
+  /** How long a sample may wait here, milliseconds; it may change. */
+  readonly lookMs?: (() => number) | undefined
   /** Tells several agents in one namespace apart; below 2^24. */
   readonly instance: number
   /** Where others can remove the programs: told when they are there again, or why they cannot be. */
@@ -117,6 +119,8 @@ const LONGEST_WAIT_MS = 4300
 const ETH_P_IPV6 = 0x86dd
 const UNKNOWN_INTERFACE = 0
 const FCS_BYTES = 4
+/** Octets of a packet that a record has room for at most, as in bpf/events.h. */
+const HEADER_MOST = 256
 
 export class BpfSamples {
   delivered = 0
@@ -151,6 +155,8 @@ export class BpfSamples {
   readonly #portSlots: number
   /** Counts of one interface on all CPUs, filled again by each look. */
   readonly #states: DataView
+  /** Of a record in the ring. */
+  readonly #eventBytes: number
   #clsact: ClsactPrograms | undefined
   #work: Promise<unknown> = Promise.resolve()
   /** From the monotonic clock of the programs to the time of day, nanoseconds, in two words. */
@@ -159,9 +165,9 @@ export class BpfSamples {
 
   /** Loads the programs. What the kernel refuses is a BpfError. */
   static async open(options: BpfSamplesOptions): Promise<BpfSamples> {
-    const { headerBytes, transit } = options
+    const { transit } = options
     const constants = new DataView(new ArrayBuffer(CONSTANTS.bytes))
-    constants.setUint32(CONSTANTS.headerBytes, Math.max(headerBytes, 1), true)
+    constants.setUint32(CONSTANTS.headerBytes, programHeaderBytes(options), true)
     constants.setUint32(CONSTANTS.follow, transit ? 1 : 0, true)
     constants.setUint32(CONSTANTS.namespace, (await stat('/proc/self/ns/net')).ino, true)
     const object = await BpfObject.load({
@@ -182,6 +188,7 @@ export class BpfSamples {
   private constructor(options: BpfSamplesOptions, object: BpfObject) {
     this.#options = options
     this.#object = object
+    this.#eventBytes = PACKET_EVENT.bytes - HEADER_MOST + ((programHeaderBytes(options) + 7) & ~7)
     this.#ringFull = options.ledger.loss(
       'bpf',
       'ring-full',
@@ -231,6 +238,7 @@ export class BpfSamples {
       map: 'events',
       onRecord: (offset, length) => this.#takeRecord(offset, length),
       onBatchEnd: options.onBatchEnd,
+      mostMs: options.lookMs,
       setAsleep: asleep => Atomics.store(this.#control, CONTROL.asleep / 4, asleep ? 1 : 0),
     })
     this.#setClock()
@@ -453,7 +461,7 @@ export class BpfSamples {
   }
 
   #takeRecord(offset: number, length: number): void {
-    if (length === PACKET_EVENT.bytes) this.#take(this.#ring.words, this.#ring.view, offset, false)
+    if (length === this.#eventBytes) this.#take(this.#ring.words, this.#ring.view, offset, false)
     else this.#foreign.count++
   }
 
@@ -572,6 +580,11 @@ export class BpfSamples {
     this.#offsetHigh = Number(BigInt.asUintN(32, offset >> 32n))
     this.#offsetLow = Number(BigInt.asUintN(32, offset))
   }
+}
+
+/** Octets of a packet that the programs take: one at least, or their verification would fail. */
+function programHeaderBytes({ headerBytes }: BpfSamplesOptions): number {
+  return Math.max(headerBytes, 1)
 }
 
 function keyOf(ifIndex: number): Uint8Array {

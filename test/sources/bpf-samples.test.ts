@@ -162,6 +162,7 @@ describe('a sample', () => {
     { name: 'two VLAN tags', bytes: 400, tags: [0x88a8_0064, 0x8100_0065], headerBytes: 128 },
     { name: 'the longest header', bytes: 1000, tags: [0x8100_0001], headerBytes: 256 },
     { name: 'a short header', bytes: 1000, headerBytes: 14 },
+    { name: 'one octet of a header', bytes: 1000, tags: [0x8100_0001], headerBytes: 1 },
     { name: 'a header that ends inside the tag', bytes: 1000, tags: [0x8100_0fff], headerBytes: 15 },
   ]
   for (const headerBytes of new Set(HEADERS.map(row => row.headerBytes))) {
@@ -245,7 +246,7 @@ describe('counting', () => {
   })
 
   test('a full ring: chosen = delivered + lost, and the samples behind tell of it', async t => {
-    const PACKETS = 30_000
+    const PACKETS = 40_000
     const { lab, driver, ifIndex } = await sampling(t, {})
     const standstill = driver.call('block', 1500)
     send(lab.peer, [frame(lab, 60)], PACKETS)
@@ -261,6 +262,19 @@ describe('counting', () => {
     const { delivered, told } = await driver.call('tally')
     assert.deepEqual({ delivered, told }, { delivered: PACKETS - lost + 1, told: lost })
     assert.equal((await driver.call('losses'))['ring-full'], lost)
+  })
+
+  test('the ring has room for more samples when they are to have short headers', async t => {
+    const HEADER_BYTES = 20
+    // What goes before a header, with two words for a tag and two for the record; and the bytes of the ring.
+    const PACKETS = Math.floor((4 << 20) / (72 + 16 + 24 + 8)) - 100
+    const { lab, driver, ifIndex } = await sampling(t, {}, { headerBytes: HEADER_BYTES })
+    const standstill = driver.call('block', 1500)
+    send(lab.peer, [frame(lab, 60)], PACKETS)
+    await standstill
+    await samples(driver, PACKETS)
+    await driver.call('poll')
+    assert.deepEqual(await driver.call('counts', ifIndex), { packets: PACKETS, chosen: PACKETS, lost: 0 })
   })
 
   test('a sample that comes after a pause wakes the reader', async t => {
