@@ -10,7 +10,7 @@ import {
   statSync,
   writeSync,
 } from 'node:fs'
-import { PcapngWriter, PcapWriter } from '../wire/pcap.ts'
+import { type CapturedBytes, CaptureMemory, PcapngWriter, PcapWriter } from '../wire/pcap.ts'
 import { discardReason, meantDiscardReason } from '../wire/sflow/discard-reasons.ts'
 import { dataSourceType } from '../wire/sflow/enumerations.ts'
 import { type ScannedSample, u32 } from './scanner.ts'
@@ -30,6 +30,8 @@ const LINK_TYPES: ReadonlyMap<number, number> = new Map([
   [18, 247], // InfiniBand
 ])
 
+/** What waits to be written at most, but for one packet. */
+const FLUSH_BYTES = 1 << 20
 /** Interfaces that a pcapng file describes by themselves; packets of more share one for each link type. */
 const MOST_INTERFACES = 4096
 
@@ -45,8 +47,7 @@ export class PacketFile {
   isBroken = false
   readonly #descriptor: number
   readonly #write: (linkType: number, time: bigint, sample: ScannedSample, length: number) => boolean
-  readonly #pieces: Uint8Array[] = []
-  #waiting = 0
+  readonly #memory = new CaptureMemory()
 
   /**
    * Creates the file: pcapng where its name ends so, else pcap with nanoseconds. Fails with an error of the system, also
@@ -62,11 +63,7 @@ export class PacketFile {
       throw new OutputError(`${nameOf(path)} is the file that is read: write to another one`)
     }
     if (path !== '-' && output.isFile()) ftruncateSync(this.#descriptor)
-    const put = (bytes: Uint8Array) => {
-      this.#pieces.push(bytes)
-      this.#waiting += bytes.length
-    }
-    this.#write = path.endsWith('.pcapng') ? pcapngInto(put) : pcapInto(put)
+    this.#write = path.endsWith('.pcapng') ? pcapngInto(this.#memory) : pcapInto(this.#memory)
   }
 
   /** Writes the sampled header. `time`: when the datagram came, in nanoseconds since 1970. */
@@ -78,17 +75,15 @@ export class PacketFile {
     const length = Math.max(sample.frameLength - sample.stripped, captured)
     if (linkType !== undefined && this.#write(linkType, timeOf(sample, time), sample, length)) this.written++
     else this.notWritten++
-    if (this.#waiting > 1 << 20) this.flush()
+    if (this.#memory.length > FLUSH_BYTES) this.flush()
   }
 
   /** Fails with an OutputError; what could not be written is not tried again. */
   flush(): void {
-    if (this.#waiting === 0) return
-    const bytes = Buffer.concat(this.#pieces)
-    this.#pieces.length = 0
-    this.#waiting = 0
+    const { bytes, length } = this.#memory
+    this.#memory.length = 0
     try {
-      for (let done = 0; done < bytes.length; ) done += writeSync(this.#descriptor, bytes, done)
+      for (let done = 0; done < length; ) done += writeSync(this.#descriptor, bytes, done, length - done)
     } catch (error) {
       this.isBroken = true
       throw new OutputError(`${nameOf(this.path)}: ${(error as Error).message}`)
@@ -117,28 +112,27 @@ function timeOf({ bytes, timestampAt }: ScannedSample, received: bigint | undefi
   return (BigInt(u32(bytes, timestampAt)) << 32n) | BigInt(u32(bytes, timestampAt + 4))
 }
 
-type Put = (bytes: Uint8Array) => void
 type Write = (linkType: number, time: bigint, sample: ScannedSample, length: number) => boolean
 
 /** A pcap file has one link type, that of the first packet. */
-function pcapInto(put: Put): Write {
+function pcapInto(memory: CaptureMemory): Write {
   let writer: PcapWriter | undefined
-  return (linkType, time, { bytes, headerAt, headerEnd }, length) => {
+  return (linkType, time, sample, length) => {
     if (writer === undefined) {
-      writer = new PcapWriter(linkType)
-      put(writer.header())
+      writer = new PcapWriter(linkType, memory)
+      writer.header()
     }
     if (writer.linkType !== linkType) return false
-    put(writer.packet(bytes.subarray(headerAt, headerEnd), length, time))
+    writer.packet(headerOf(sample), length, time)
     return true
   }
 }
 
 /** An interface for each agent and data source, and the reason of a discarded packet as a comment. */
-function pcapngInto(put: Put): Write {
-  const writer = new PcapngWriter()
+function pcapngInto(memory: CaptureMemory): Write {
+  const writer = new PcapngWriter(memory)
   const interfaces = new Map<string, number>()
-  put(writer.header())
+  writer.header()
   return (linkType, time, sample, length) => {
     const source = `${dataSourceType[sample.sourceType] ?? sample.sourceType} ${sample.sourceIndex}`
     let name = `${agentText(sample)} ${source}`
@@ -151,15 +145,28 @@ function pcapngInto(put: Put): Write {
     if (number === undefined) {
       number = interfaces.size
       interfaces.set(key, number)
-      put(writer.interface(linkType, name))
+      writer.interface(linkType, name)
     }
-    const { bytes, headerAt, headerEnd } = sample
-    const comment = sample.kind === 'discard' ? `discarded: ${reasonText(sample.reason)}` : undefined
-    put(writer.packet(number, bytes.subarray(headerAt, headerEnd), length, time, comment))
+    const comment = sample.kind === 'discard' ? commentOf(sample.reason) : undefined
+    writer.packet(number, headerOf(sample), length, time, comment)
     return true
   }
 }
 
-function reasonText(code: number): string {
-  return discardReason[meantDiscardReason(code)] ?? String(code)
+/** Filled again for each sample. */
+const header: { -readonly [Key in keyof CapturedBytes]: CapturedBytes[Key] } = {
+  bytes: new Uint8Array(0),
+  start: 0,
+  end: 0,
+}
+
+function headerOf({ bytes, headerAt, headerEnd }: ScannedSample): CapturedBytes {
+  header.bytes = bytes
+  header.start = headerAt
+  header.end = headerEnd
+  return header
+}
+
+function commentOf(code: number): Uint8Array {
+  return new TextEncoder().encode(`discarded: ${discardReason[meantDiscardReason(code)] ?? String(code)}`)
 }

@@ -314,110 +314,153 @@ export class PcapReader {
   }
 }
 
-/** Writes pcap with nanoseconds, big-endian. */
+/** What is written of a capture, in memory that is used again and again: bytes 0 to `length`. */
+export class CaptureMemory {
+  bytes: Uint8Array = new Uint8Array(1 << 16)
+  view = viewOf(this.bytes)
+  length = 0
+
+  /** Makes room for so many bytes behind the rest, all 0; gives where they begin. */
+  reserve(count: number): number {
+    const at = this.length
+    this.length += count
+    if (this.length > this.bytes.length) {
+      const longer = new Uint8Array(2 * this.length)
+      longer.set(this.bytes.subarray(0, at))
+      this.bytes = longer
+      this.view = viewOf(longer)
+    }
+    this.bytes.fill(0, at, this.length)
+    return at
+  }
+
+  /** Copies bytes `start` to `end` of a packet to `at`: these are few, so that a view of them would cost more. */
+  put(at: number, { bytes, start, end }: CapturedBytes): void {
+    const to = this.bytes
+    for (let i = start; i < end; i++) to[at + i - start] = bytes[i]!
+  }
+}
+
+/** What is there of a packet. */
+export interface CapturedBytes {
+  readonly bytes: Uint8Array
+  readonly start: number
+  readonly end: number
+}
+
+/** Writes pcap with nanoseconds, big-endian: header(), then packets as they come. */
 export class PcapWriter {
   readonly linkType: number
+  readonly #memory: CaptureMemory
 
-  constructor(linkType: number) {
+  constructor(linkType: number, memory: CaptureMemory) {
     this.linkType = linkType
+    this.#memory = memory
   }
 
   /** What the file begins with. */
-  header(): Uint8Array {
-    const bytes = new Uint8Array(24)
-    const view = viewOf(bytes)
-    view.setUint32(0, 0xa1b23c4d)
-    view.setUint16(4, 2)
-    view.setUint16(6, 4)
-    view.setUint32(16, SNAP_BYTES)
-    view.setUint32(20, this.linkType)
-    return bytes
+  header(): void {
+    const at = this.#memory.reserve(24)
+    const { view } = this.#memory
+    view.setUint32(at, 0xa1b23c4d)
+    view.setUint16(at + 4, 2)
+    view.setUint16(at + 6, 4)
+    view.setUint32(at + 16, SNAP_BYTES)
+    view.setUint32(at + 20, this.linkType)
   }
 
   /** A packet of `length` bytes of which `captured` are there. `time`: nanoseconds since 1970. */
-  packet(captured: Uint8Array, length: number, time: bigint): Uint8Array {
-    const bytes = new Uint8Array(16 + captured.length)
-    const view = viewOf(bytes)
-    view.setUint32(0, Number((time / 1_000_000_000n) & 0xffffffffn))
-    view.setUint32(4, Number(time % 1_000_000_000n))
-    view.setUint32(8, captured.length)
-    view.setUint32(12, length)
-    bytes.set(captured, 16)
-    return bytes
+  packet(captured: CapturedBytes, length: number, time: bigint): void {
+    const count = captured.end - captured.start
+    const at = this.#memory.reserve(16 + count)
+    const { view } = this.#memory
+    view.setUint32(at, Number((time / 1_000_000_000n) & 0xffffffffn))
+    view.setUint32(at + 4, Number(time % 1_000_000_000n))
+    view.setUint32(at + 8, count)
+    view.setUint32(at + 12, length)
+    this.#memory.put(at + 16, captured)
   }
 }
 
 /** Writes pcapng with nanoseconds, big-endian: header(), then interfaces and packets as they come. */
 export class PcapngWriter {
-  header(): Uint8Array {
-    const body = new Uint8Array(16)
-    const view = viewOf(body)
-    view.setUint32(0, BYTE_ORDER)
-    view.setUint16(4, 1)
+  readonly #memory: CaptureMemory
+
+  constructor(memory: CaptureMemory) {
+    this.#memory = memory
+  }
+
+  header(): void {
+    const at = this.#begin(SECTION_HEADER, 16)
+    const { view } = this.#memory
+    view.setUint32(at, BYTE_ORDER)
+    view.setUint16(at + 4, 1)
     // The length of the section is not known.
-    view.setBigUint64(8, 0xffffffffffffffffn)
-    return pcapngBlock(SECTION_HEADER, [body])
+    view.setBigUint64(at + 8, 0xffffffffffffffffn)
+    this.#end(at)
   }
 
   /** Interfaces are numbered from 0 in the order in which they are described. */
-  interface(linkType: number, name: string): Uint8Array {
-    const body = new Uint8Array(8)
-    const view = viewOf(body)
-    view.setUint16(0, linkType)
-    view.setUint32(4, SNAP_BYTES)
-    const options = [option(OPTION_NAME, utf8.encode(name)), option(OPTION_TIME_RESOLUTION, Uint8Array.of(9))]
-    return pcapngBlock(INTERFACE_DESCRIPTION, [body, ...options, option(0, new Uint8Array(0))])
+  interface(linkType: number, name: string): void {
+    const at = this.#begin(INTERFACE_DESCRIPTION, 8)
+    this.#memory.view.setUint16(at, linkType)
+    this.#memory.view.setUint32(at + 4, SNAP_BYTES)
+    this.#option(OPTION_NAME, utf8.encode(name))
+    this.#option(OPTION_TIME_RESOLUTION, Uint8Array.of(9))
+    this.#memory.reserve(END_OF_OPTIONS_BYTES)
+    this.#end(at)
   }
 
   /** A packet of `length` bytes of which `captured` are there. `time`: nanoseconds since 1970. */
   packet(
     number: number,
-    captured: Uint8Array,
+    captured: CapturedBytes,
     length: number,
     time: bigint,
-    comment: string | undefined,
-  ): Uint8Array {
-    const body = new Uint8Array(20 + padded(captured.length))
-    const view = viewOf(body)
-    view.setUint32(0, number)
-    view.setBigUint64(4, time)
-    view.setUint32(12, captured.length)
-    view.setUint32(16, length)
-    body.set(captured, 20)
-    if (comment === undefined) return pcapngBlock(ENHANCED_PACKET, [body])
-    const options = [option(OPTION_COMMENT, utf8.encode(comment)), option(0, new Uint8Array(0))]
-    return pcapngBlock(ENHANCED_PACKET, [body, ...options])
+    comment: Uint8Array | undefined,
+  ): void {
+    const count = captured.end - captured.start
+    const at = this.#begin(ENHANCED_PACKET, 20 + padded(count))
+    const { view } = this.#memory
+    view.setUint32(at, number)
+    view.setBigUint64(at + 4, time)
+    view.setUint32(at + 12, count)
+    view.setUint32(at + 16, length)
+    this.#memory.put(at + 20, captured)
+    if (comment !== undefined) {
+      this.#option(OPTION_COMMENT, comment)
+      this.#memory.reserve(END_OF_OPTIONS_BYTES)
+    }
+    this.#end(at)
+  }
+
+  /** Begins a block; gives where its body of so many bytes is. */
+  #begin(type: number, bodyBytes: number): number {
+    const at = this.#memory.reserve(8 + bodyBytes)
+    this.#memory.view.setUint32(at, type)
+    return at + 8
+  }
+
+  #end(body: number): void {
+    const at = this.#memory.reserve(4)
+    const length = at + 4 - (body - 8)
+    this.#memory.view.setUint32(body - 4, length)
+    this.#memory.view.setUint32(at, length)
+  }
+
+  #option(code: number, value: Uint8Array): void {
+    const at = this.#memory.reserve(4 + padded(value.length))
+    this.#memory.view.setUint16(at, code)
+    this.#memory.view.setUint16(at + 2, value.length)
+    this.#memory.bytes.set(value, at + 4)
   }
 }
 
 const SNAP_BYTES = 262_144
 const OPTION_COMMENT = 1
 const OPTION_NAME = 2
+const END_OF_OPTIONS_BYTES = 4
 const utf8 = new TextEncoder()
-
-function option(code: number, value: Uint8Array): Uint8Array {
-  const bytes = new Uint8Array(4 + padded(value.length))
-  const view = viewOf(bytes)
-  view.setUint16(0, code)
-  view.setUint16(2, value.length)
-  bytes.set(value, 4)
-  return bytes
-}
-
-function pcapngBlock(type: number, parts: readonly Uint8Array[]): Uint8Array {
-  const length = 12 + parts.reduce((sum, part) => sum + part.length, 0)
-  const bytes = new Uint8Array(length)
-  const view = viewOf(bytes)
-  view.setUint32(0, type)
-  view.setUint32(4, length)
-  let at = 8
-  for (const part of parts) {
-    bytes.set(part, at)
-    at += part.length
-  }
-  view.setUint32(at, length)
-  return bytes
-}
 
 /** Link types (tcpdump.org/linktypes.html). */
 const LINK = {

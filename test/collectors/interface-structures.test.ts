@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { PcapWriter } from '../../agent/wire/pcap.ts'
+import { CaptureMemory, PcapWriter } from '../../agent/wire/pcap.ts'
 import { ethernetCounters, ifCounters, lagPortStats } from '../../agent/wire/sflow/counters/interface.ts'
 import type { CounterRecord } from '../../agent/wire/sflow/record.ts'
 import { countersSampleSize, writeCountersSample } from '../../agent/wire/sflow/samples.ts'
@@ -79,8 +79,11 @@ test('tshark reads each field where the standard has it', t => {
   const folder = mkdtempSync(join(tmpdir(), 'weir-pcap-'))
   t.after(() => rmSync(folder, { recursive: true }))
   const file = join(folder, 'datagram.pcap')
-  const pcap = new PcapWriter(LINKTYPE_ETHERNET)
-  writeFileSync(file, Buffer.concat([pcap.header(), pcap.packet(frame, frame.length, 0n)]))
+  const memory = new CaptureMemory()
+  const pcap = new PcapWriter(LINKTYPE_ETHERNET, memory)
+  pcap.header()
+  pcap.packet({ bytes: frame, start: 0, end: frame.length }, frame.length, 0n)
+  writeFileSync(file, memory.bytes.subarray(0, memory.length))
 
   const [packet] = JSON.parse(
     execFileSync('tshark', ['-r', file, '-T', 'json'], {

@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
-import { type Captured, datagramsFromPcap, isPcap, PcapReader } from '../../agent/wire/pcap.ts'
+import {
+  type Captured,
+  CaptureMemory,
+  datagramsFromPcap,
+  isPcap,
+  PcapReader,
+  PcapWriter,
+} from '../../agent/wire/pcap.ts'
 import { WireError } from '../../agent/wire/xdr.ts'
 
 const PORT = 6343
@@ -275,6 +282,34 @@ test('a capture with bytes changed is read or refused with a place inside of it'
     ),
     { numRuns: 2000 },
   )
+})
+
+test('packets are written into memory that is used again, whatever was in it', () => {
+  const memory = new CaptureMemory()
+  const first = memory.bytes
+  const writer = new PcapWriter(1, memory)
+  const time = 1_700_000_000_000_000_001n
+  for (let length = ETHERNET.length; length > 0; length--) {
+    memory.length = 0
+    memory.bytes.fill(0xee)
+    writer.header()
+    // In the middle of a datagram.
+    const bytes = Buffer.concat([hex('ffff'), ETHERNET])
+    for (let i = 0; i < 3; i++) writer.packet({ bytes, start: 2, end: 2 + length }, ETHERNET.length, time)
+    const captured = datagramsFromPcap(memory.bytes.slice(0, memory.length), PORT)
+    assert.equal(captured.length, length < 38 ? 0 : 3, `${length} bytes`)
+    if (length === ETHERNET.length) {
+      for (const one of captured)
+        assert.deepEqual('bytes' in one && [one.time, Buffer.from(one.bytes)], [time, PAYLOAD])
+    }
+  }
+  assert.equal(memory.bytes, first)
+
+  const large = { bytes: new Uint8Array(100_000).fill(7), start: 0, end: 100_000 }
+  const before = memory.bytes.slice(0, memory.length)
+  writer.packet(large, 100_000, time)
+  assert.deepEqual(memory.bytes.slice(0, before.length), before)
+  assert.deepEqual(memory.bytes.slice(before.length + 16, memory.length), large.bytes)
 })
 
 function plain(item: Captured): unknown {
