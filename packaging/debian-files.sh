@@ -20,8 +20,7 @@ if [ -d "$target" ]; then
   exit 0
 fi
 
-work=$(mktemp -d "$cache/.$name-XXXXXX")
-trap 'rm -rf "$work"' EXIT
+work=$cache/.$name.work
 . "$(dirname "$(readlink -f "$0")")/debian.sh"
 mkdir -p "$work/debs" "$work/files"
 debian_source deb "$suite"

@@ -1,7 +1,14 @@
 # What the scripts that fetch from Debian have in common: they read this file when they have set `name`, `work` (a folder
-# that is removed when they end) and, before `debian_get`, `architecture`.
+# that is made here and removed when they end, and that nobody else uses while they hold their lock) and, before
+# `debian_get`, `architecture`.
 #
 # The archive is the one that this machine uses itself, whatever release it runs; nothing of its own apt is touched.
+trap 'rm -rf "$work"' EXIT
+# dash runs the line above only where it ends by itself.
+trap 'exit 1' HUP INT TERM
+# One that was killed has left it.
+rm -rf "$work"
+mkdir "$work"
 log=$work/log
 say() { printf '%s: %s\n' "$name" "$*" >&2; }
 # run COMMAND...: its output is shown only when it fails.

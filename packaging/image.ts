@@ -19,7 +19,7 @@ import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import type { PackageOptions } from './deb.ts'
 import { BASE, type Target } from './targets.ts'
-import { folderOf, run, sourceDate, usualBits } from './tree.ts'
+import { folderOf, LICENCES, run, sourceDate, usualBits } from './tree.ts'
 
 /** What the agent becomes in a container; the number of the sFlow port, so that it is nobody's on the host. */
 const USER = 6343
@@ -52,7 +52,8 @@ export function buildImage({ target, version, tree, output, level }: PackageOpti
     'org.opencontainers.image.title': 'weir',
     'org.opencontainers.image.description': 'sFlow telemetry agent for Linux hosts and switches',
     'org.opencontainers.image.version': version,
-    'org.opencontainers.image.licenses': 'Apache-2.0',
+    // Besides, the C and C++ libraries.
+    'org.opencontainers.image.licenses': `${LICENCES} AND LGPL-2.1-or-later AND GPL-3.0-or-later WITH GCC-exception-3.1`,
   }
   const config = blob(
     json({

@@ -4,7 +4,7 @@
 #
 #   include/          headers of libbpf, and the kernel's uapi headers that go with it
 #   lib/              libbpf.a libelf.a libeu.a
-#   licences/         of the two
+#   licences/         of the two, by their SPDX names
 #
 #   libbpf.sh                    for this machine
 #   libbpf.sh TRIPLET SYSROOT    for others: TRIPLET-gcc compiles it against the C library in SYSROOT
@@ -31,8 +31,7 @@ if [ -d "$target" ]; then
   exit 0
 fi
 
-work=$(mktemp -d "$cache/.work-XXXXXX")
-trap 'rm -rf "$work"' EXIT
+work=$cache/.${triplet:-host}.work
 . "$(dirname "$(readlink -f "$0")")/debian.sh"
 mkdir "$work/source"
 debian_source deb-src trixie
@@ -58,7 +57,10 @@ run make -j"$(nproc)" CC="$compiler" AR=${triplet:+$triplet-}ar BUILD_STATIC_ONL
 cp "$elf/libelf/libelf_pic.a" "$work/made/lib/libelf.a"
 cp "$elf/lib/libeu.a" "$work/made/lib/"
 mkdir "$work/made/licences"
-for file in LICENSE.BSD-2-Clause LICENSE.LGPL-2.1; do cp "../$file" "$work/made/licences/libbpf-$file"; done
-for file in COPYING-LGPLV3 COPYING-GPLV2; do cp "$elf/$file" "$work/made/licences/elfutils-$file"; done
+# libbpf is taken under one of its two; what elfutils' LGPL-3.0 adds to, the GPL-3.0, is a text of its own.
+cp ../LICENSE.BSD-2-Clause "$work/made/licences/libbpf-BSD-2-Clause"
+cp "$elf/COPYING-LGPLV3" "$work/made/licences/LGPL-3.0"
+cp "$elf/COPYING" "$work/made/licences/GPL-3.0"
+cp "$elf/COPYING-GPLV2" "$work/made/licences/GPL-2.0"
 mv "$work/made" "$target"
 echo "$target"

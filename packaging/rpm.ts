@@ -3,7 +3,7 @@ import { cpSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from
 import { join } from 'node:path'
 import type { PackageOptions } from './deb.ts'
 import { RPM_SCRIPTS } from './scripts.ts'
-import { run, sourceDate, usualBits } from './tree.ts'
+import { LICENCES, run, sourceDate, usualBits } from './tree.ts'
 
 /** Builds the package and gives its path. No root is needed. */
 export function buildRpm({ target, version, tree, output, level }: PackageOptions): string {
@@ -25,7 +25,7 @@ export function buildRpm({ target, version, tree, output, level }: PackageOption
 Version: ${name}
 Release: ${release}
 Summary: sFlow telemetry agent for Linux hosts and switches
-License: Apache-2.0 AND MIT AND (LGPL-2.1-only OR BSD-2-Clause) AND (LGPL-3.0-or-later OR GPL-2.0-or-later) AND Zlib
+License: ${LICENCES}
 Group: System Environment/Daemons
 Requires(post): shadow-utils
 # What is inside is for the agent alone, and what it needs is the C and C++ libraries.

@@ -155,6 +155,7 @@ export async function buildTree(target: Target, folder: string, cache: string): 
     put(`usr/share/doc/weir/licences/${name}.gz`, compress(readFileSync(path)))
   licence('Apache-2.0', join(root, 'LICENSE'))
   licence('nodejs', join(node, 'LICENSE'))
+  licence('bpf-BSD-2-Clause', join(root, 'bpf/LICENSE.BSD-2-Clause'))
   licence('zlib', join(sysroot, 'usr/share/doc/zlib1g/copyright'))
   for (const file of readdirSync(join(libbpf, 'licences'))) licence(file, join(libbpf, 'licences', file))
   for (const path of program.packages) licence(`npm-${packageName(path)}`, licenceFile(path))
@@ -212,9 +213,14 @@ function licenceFile(path: string): string {
   return join(root, path, name)
 }
 
+/** Of all that is in an installation, as SPDX has it: weir, its BPF programs, libelf, libbpf and zlib, Node.js. */
+export const LICENCES =
+  'Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause) AND (LGPL-3.0-or-later OR GPL-2.0-or-later) AND BSD-2-Clause AND Zlib' +
+  ' AND MIT AND BSD-3-Clause AND BlueOak-1.0.0 AND ISC AND Unicode-3.0'
+
 function copyright(packages: readonly string[]): string {
-  const paragraph = (files: string, holder: string, licence: string, where: string) =>
-    `Files: ${files}\nCopyright: ${holder}\nLicense: ${licence}\nComment: the text is in /usr/share/doc/weir/licences/${where}\n`
+  const paragraph = (files: string, holder: string, licence: string, ...texts: string[]) =>
+    `Files: ${files}\nCopyright: ${holder}\nLicense: ${licence}\nComment: see ${texts.map(text => `/usr/share/doc/weir/licences/${text}.gz`).join(' ')}\n`
   const bundled = packages.map(path => {
     const manifest = JSON.parse(readFileSync(join(root, path, 'package.json'), 'utf8')) as {
       name: string
@@ -225,32 +231,40 @@ function copyright(packages: readonly string[]): string {
       `usr/lib/weir/weir.mjs (contains ${manifest.name} ${manifest.version})`,
       `the authors of ${manifest.name}`,
       manifest.license,
-      `npm-${packageName(path)}.gz`,
+      `npm-${packageName(path)}`,
     )
   })
   return [
     'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\nUpstream-Name: weir\n',
-    paragraph('*', 'the authors of weir', 'Apache-2.0', 'Apache-2.0.gz'),
-    'Files: usr/lib/weir/bpf/*\nCopyright: the authors of weir\nLicense: GPL-2.0-only OR BSD-2-Clause\n',
+    paragraph('*', 'the authors of weir', 'Apache-2.0', 'Apache-2.0'),
+    paragraph(
+      'usr/lib/weir/bpf/*',
+      'the authors of weir',
+      'GPL-2.0-only OR BSD-2-Clause',
+      'GPL-2.0',
+      'bpf-BSD-2-Clause',
+    ),
     paragraph(
       'usr/lib/weir/node',
       'the authors of Node.js and of what it contains',
       'MIT and others',
-      'nodejs.gz',
+      'nodejs',
     ),
     paragraph(
       'usr/lib/weir/native/bpf.node (contains libbpf)',
       'the authors of libbpf',
-      'LGPL-2.1-only OR BSD-2-Clause',
-      'libbpf-*.gz',
+      'BSD-2-Clause',
+      'libbpf-BSD-2-Clause',
     ),
     paragraph(
       'usr/lib/weir/native/bpf.node (contains libelf of elfutils)',
       'the authors of elfutils',
       'LGPL-3.0-or-later OR GPL-2.0-or-later',
-      'elfutils-*.gz',
+      'LGPL-3.0',
+      'GPL-3.0',
+      'GPL-2.0',
     ),
-    paragraph('usr/lib/weir/native/bpf.node (contains zlib)', 'the authors of zlib', 'Zlib', 'zlib.gz'),
+    paragraph('usr/lib/weir/native/bpf.node (contains zlib)', 'the authors of zlib', 'Zlib', 'zlib'),
     ...bundled,
   ].join('\n')
 }
