@@ -17,6 +17,9 @@ import { compress, run, sourceDate, treeBytes, usualBits } from './tree.ts'
 
 const MAINTAINER = 'The weir authors <weir@example.com>'
 
+/** Of xz, for packages that are given away. */
+export const LEVEL = 6
+
 export interface PackageOptions {
   readonly target: Target
   readonly version: string
@@ -24,7 +27,7 @@ export interface PackageOptions {
   readonly tree: string
   /** Where the package is put. */
   readonly output: string
-  /** Of xz: 6 is for packages that are given away; with 0 nothing is compressed, which tests take. */
+  /** Of xz; with 0 nothing is compressed, which tests take. */
   readonly level: number
 }
 

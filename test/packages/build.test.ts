@@ -1,7 +1,8 @@
 /** The packages themselves: the same bytes each time, nothing missing and nothing too new or too large in them. */
 import assert from 'node:assert/strict'
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { once } from 'node:events'
 import {
   mkdirSync,
   mkdtempSync,
@@ -15,6 +16,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
+import { gunzipSync } from 'node:zlib'
 import { version } from '../../agent/version.ts'
 import { buildDeb } from '../../packaging/deb.ts'
 import { checkFloor, neededVersions } from '../../packaging/floor.ts'
@@ -22,6 +24,7 @@ import { buildImage } from '../../packaging/image.ts'
 import { buildRpm } from '../../packaging/rpm.ts'
 import { BASE, TARGETS } from '../../packaging/targets.ts'
 import { buildTree, digestOf, folderOf, treeBytes } from '../../packaging/tree.ts'
+import { until } from '../support/lab.ts'
 import { COMPRESSED, PACKAGES, packageFile } from './root.ts'
 
 const MOST_DEB_BYTES = 30e6
@@ -93,13 +96,47 @@ test('licences of all that is inside', () => {
   for (const name of ['Apache-2.0', 'nodejs', 'zlib', 'npm-commander', 'npm-pino', 'npm-systeminformation']) {
     assert.ok(licences.includes(`${name}.gz`), name)
   }
-  for (const [, where] of copyright.matchAll(/licences\/(\S+)$/gm)) {
-    const pattern = new RegExp(`^${where!.replaceAll('.', '\\.').replaceAll('*', '.*')}$`)
-    assert.ok(
-      licences.some(name => pattern.test(name)),
-      where,
-    )
+  const texts = [...copyright.matchAll(/\/licences\/(\S+)/g)].map(([, name]) => name!)
+  assert.deepEqual([...new Set(texts)].sort(), licences.sort())
+  // The LGPL-3.0 is a supplement to the GPL-3.0; whoever takes the BPF programs has the choice of two.
+  for (const [files, names] of [
+    ['contains libelf', ['LGPL-3.0', 'GPL-3.0', 'GPL-2.0']],
+    ['bpf/\\*', ['GPL-2.0', 'bpf-BSD-2-Clause']],
+  ] as const) {
+    const paragraph = new RegExp(`^Files: .*${files}.*\n(?:.+\n)+`, 'm').exec(copyright)![0]
+    for (const name of names) assert.match(paragraph, new RegExp(`/licences/${name}.gz`))
   }
+  const text = (name: string) => gunzipSync(readFileSync(join(papers, `licences/${name}.gz`))).toString()
+  assert.match(text('GPL-3.0'), /GNU GENERAL PUBLIC LICENSE\s+Version 3, /)
+  assert.match(text('GPL-2.0'), /GNU GENERAL PUBLIC LICENSE\s+Version 2, /)
+  assert.match(text('bpf-BSD-2-Clause'), /the authors of weir/)
+  const tag = execFileSync('rpm', ['-qp', '--queryformat', '%{LICENSE}', packageFile('.x86_64.rpm')], {
+    encoding: 'utf8',
+  })
+  assert.match(tag, /\(GPL-2\.0-only OR BSD-2-Clause\)/)
+})
+
+test('a build that is killed leaves no package that could be taken for a whole one', async t => {
+  const output = folder(t)
+  const program = join(import.meta.dirname, '../../packaging/package.ts')
+  const build = spawn(process.execPath, [program, '--only', 'deb', '--target', 'amd64', '--output', output], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    detached: true,
+  })
+  let said = ''
+  build.stdout.setEncoding('utf8').on('data', (text: string) => {
+    said += text
+  })
+  const begun = () =>
+    readdirSync(output, { recursive: true, encoding: 'utf8' }).some(name => name.endsWith('_amd64.deb'))
+  await until('a package', begun, 120_000)
+  process.kill(-build.pid!, 'SIGKILL')
+  await once(build, 'exit')
+  assert.match(said, /amd64: deb, compressing/)
+  assert.deepEqual(
+    readdirSync(output).filter(name => name.endsWith('.deb')),
+    [],
+  )
 })
 
 test('arm64: the programs run in the emulator', t => {

@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { version } from '../../agent/version.ts'
-import { buildDeb, type PackageOptions } from '../../packaging/deb.ts'
+import { buildDeb, LEVEL, type PackageOptions } from '../../packaging/deb.ts'
 import { buildImage } from '../../packaging/image.ts'
 import { buildRpm } from '../../packaging/rpm.ts'
 import { TARGETS } from '../../packaging/targets.ts'
@@ -41,12 +41,12 @@ const WANTED: Readonly<Record<'amd64' | 'arm64', readonly Wanted[]>> = {
     { build: buildDeb, folder: NEXT, version: NEXT_VERSION, here: true },
     { build: buildRpm, folder: PACKAGES, here: true },
     { build: buildImage, folder: PACKAGES },
-    { build: buildDeb, folder: COMPRESSED, level: 6 },
+    { build: buildDeb, folder: COMPRESSED, level: LEVEL },
   ],
   arm64: [
     { build: buildRpm, folder: PACKAGES },
     { build: buildImage, folder: PACKAGES },
-    { build: buildDeb, folder: COMPRESSED, level: 6 },
+    { build: buildDeb, folder: COMPRESSED, level: LEVEL },
   ],
 }
 
