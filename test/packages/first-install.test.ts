@@ -68,3 +68,15 @@ test('policy-rc.d: nothing is started, restarted or stopped that it forbids', t 
   // What it is asked is what invoke-rc.d asks: the service and the action.
   assert.equal(root.must('cat /tmp/asked'), 'weir start\nweir stop\nweir restart\nweir stop\n')
 })
+
+test('a system with systemd that is being made: it is started when that runs', t => {
+  const root = Root.make(t, 'trixie-systemd', makeLab(t).host.namespace)
+  copyFileSync(packageFile('_amd64.deb'), join(root.path, 'tmp/weir.deb'))
+  root.must('dpkg -i /tmp/weir.deb 2>&1')
+  assert.equal(root.must('systemctl is-enabled weir.service').trim(), 'enabled')
+  root.must('dpkg --purge weir 2>&1')
+  assert.deepEqual(
+    root.files().filter(name => name.includes('weir')),
+    [],
+  )
+})
