@@ -23,7 +23,7 @@ Variables of the environment:
   SAMPLING     1 in N packets on every interface; 0 takes none (default: 1 in speed / 1,000,000)
   POLLING      seconds between counters samples (default: 30)
   AGENT        agent address, or the interface to take it from
-  INTERFACES   what to sample beside hardware, as "eth1 eth3" or "eth1-32" (default: ${USUAL_INTERFACES})
+  INTERFACES   what to sample beside hardware, as "eth1 eth3", "eth1-eth9" or "eth1-32" (default: ${USUAL_INTERFACES})
   DROPS        on: report dropped packets
   SUBAGENT     sub-agent id, for several agents with one address
   LOG_LEVEL    least important messages to log (default: info)

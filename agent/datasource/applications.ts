@@ -26,7 +26,7 @@ import {
   extendedSocketIpv6,
 } from '../wire/sflow/flow/application.ts'
 import { countersSampleExpanded, flowSampleExpanded, rtflow, rtmetric } from '../wire/sflow/samples.ts'
-import type { SampleWriter } from './sample-writer.ts'
+import type { RareSampleWriter } from './rare-sample-writer.ts'
 
 /**
  * The data sources of applications that tell of themselves: their sampled operations are flow samples, their counters
@@ -42,7 +42,7 @@ export interface ApplicationRules {
 }
 
 export interface ApplicationsOptions {
-  readonly writer: SampleWriter
+  readonly writer: RareSampleWriter
   readonly ledger: Ledger
   readonly rules: ApplicationRules
   /** Monotonic clock, milliseconds. */

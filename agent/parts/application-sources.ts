@@ -3,7 +3,7 @@ import { Feed } from '../applications/feed.ts'
 import { applicationPolling, applicationRate } from '../config/application-rules.ts'
 import type { Config, JsonConfig } from '../config/config.ts'
 import { Applications } from '../datasource/applications.ts'
-import { SampleWriter } from '../datasource/sample-writer.ts'
+import { RareSampleWriter } from '../datasource/rare-sample-writer.ts'
 import type { Datagrams } from '../export/datagrams.ts'
 import type { Ledger } from '../health/ledger.ts'
 import type { Logger } from '../health/log.ts'
@@ -27,7 +27,7 @@ export class ApplicationSources {
     this.#options = options
     const { datagrams, ledger } = options
     this.#applications = new Applications({
-      writer: new SampleWriter(datagrams, ledger, 'applications'),
+      writer: new RareSampleWriter(datagrams, ledger, 'applications'),
       ledger,
       rules: {
         samplingRate: name => (this.#config === undefined ? 0 : applicationRate(this.#config.sampling, name)),

@@ -104,7 +104,13 @@ export class Topology {
     }, 10_000)
     await Promise.all(ended)
     clearTimeout(late)
-    for (const namespace of this.#made.splice(0)) ip(`netns del ${namespace}`)
+    for (const namespace of this.#made.splice(0)) {
+      try {
+        ip(`netns del ${namespace}`)
+      } catch {
+        // Somebody has removed it already.
+      }
+    }
     if (this.#folder !== undefined) rmSync(this.#folder, { recursive: true, force: true })
   }
 

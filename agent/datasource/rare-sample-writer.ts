@@ -4,7 +4,7 @@ import { type SampleValue, sampleSize, writeSample } from '../wire/sflow/block.t
 import { WireError, Writer } from '../wire/xdr.ts'
 
 /** Writes samples of any kind into the open datagram, those that are too rare to need a writer of their own. */
-export class SampleWriter {
+export class RareSampleWriter {
   readonly #datagrams: Datagrams
   readonly #tooLong: Loss
   readonly #invalid: Loss
