@@ -6,6 +6,7 @@ import { type Discovered, Discovery, withDiscovered } from './config/dns-sd.ts'
 import { loadConfigFile } from './config/load.ts'
 import type { Problem } from './config/problem.ts'
 import type { Logger } from './health/log.ts'
+import { isReplaced } from './kernel/processes.ts'
 
 /** What the agent starts with, before DNS is asked. */
 export function initialConfig(config: Config): Config {
@@ -77,6 +78,7 @@ export class LiveConfig {
       this.#log.error('standard input cannot be read again; name a file with -f')
       return
     }
+    if (this.#isRefused()) return
     try {
       const { config, problems, text } = await loadConfigFile(this.#file)
       if (isWatch && text === this.#text) return
@@ -127,11 +129,20 @@ export class LiveConfig {
       ? withDiscovered(this.#config, this.#discovered, text => this.#log.warn(text))
       : this.#config
     const before = this.#effective
+    const isSame = saysTheSame(before, effective)
+    if (!isSame && this.#isRefused()) return true
     this.#effective = effective
-    if (saysTheSame(before, effective)) return false
+    if (isSame) return false
     const changes = differences(before, effective)
     this.#log.info({ changes: changes.map(formatDifference) }, 'the configuration has changed')
     this.#onChange(effective)
+    return true
+  }
+
+  /** What was replaced by an upgrade takes nothing new: it would load parts of the other version, as BPF programs. */
+  #isRefused(): boolean {
+    if (!isReplaced('self')) return false
+    this.#log.error('the files of the agent have been replaced: restart it; nothing changes')
     return true
   }
 

@@ -1,7 +1,7 @@
-import { readlinkSync } from 'node:fs'
 import { Command } from 'commander'
 import { loadConfigFile } from '../config/load.ts'
 import { formatProblem, linesOf } from '../config/problem.ts'
+import { isReplaced } from '../kernel/processes.ts'
 import { NoAgentHereError, PID_FILE, readPidFile } from './pid-file.ts'
 
 /** `weir reload`: checks the file of the running agent and has it taken; exit status 1 when it was not. */
@@ -19,6 +19,7 @@ export function reloadCommand(): Command {
 async function reload(options: { pidFile: string }): Promise<void> {
   const agent = readPidFile(options.pidFile)
   if (agent === undefined) throw new NoAgentHereError(options.pidFile)
+  // The agent refuses, too; here it is told at once to those who may see it.
   if (isReplaced(agent.pid)) {
     throw new Error(
       `not reloaded: the files of the agent, process ${agent.pid}, have been replaced: restart it`,
@@ -35,14 +36,4 @@ async function reload(options: { pidFile: string }): Promise<void> {
     throw new Error(`not permitted to signal the agent, process ${agent.pid}`)
   }
   process.stdout.write(`${file} is right: the agent, process ${agent.pid}, takes it\n`)
-}
-
-/** After an upgrade an old program would load new parts, as BPF objects whose records it does not know. */
-function isReplaced(pid: number): boolean {
-  try {
-    return readlinkSync(`/proc/${pid}/exe`).endsWith(' (deleted)')
-  } catch {
-    // Of another user.
-    return false
-  }
 }

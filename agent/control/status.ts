@@ -5,6 +5,7 @@ import type { Balance, Ledger } from '../health/ledger.ts'
 import type { Unheard } from '../health/listener.ts'
 import { type LogEntry, recentProblems } from '../health/log.ts'
 import type { Interface } from '../interfaces.ts'
+import { isReplaced } from '../kernel/processes.ts'
 import type { DropStatus } from '../parts/drop-reports.ts'
 import { version } from '../version.ts'
 import type { LinkStats64 } from '../wire/netlink/rt-stats.ts'
@@ -53,6 +54,8 @@ export interface AgentStatus {
   readonly pollingSeconds: number
   /** Whether a block of the configuration asks for packet samples. */
   readonly wantsPackets: boolean
+  /** Whether its program has been replaced, as by an upgrade: it takes no other configuration then. */
+  readonly replaced: boolean
 }
 
 export interface ProcessStatus {
@@ -171,6 +174,7 @@ export function statusOf(observed: Observed): Status {
       subAgentId: config.subAgentId,
       pollingSeconds: config.polling.seconds,
       wantsPackets: wantsPackets(config),
+      replaced: isReplaced('self'),
     },
     process: processStatus(),
     collectors: observed.collectors,

@@ -31,6 +31,12 @@ export function warningsOf(status: Status, before?: Status): Warning[] {
       'name one with collector { ip = … }; with DNS-SD, look at the log',
     )
   }
+  if (agent.replaced) {
+    warn(
+      'the files of the agent have been replaced: it takes no other configuration',
+      'restart it: systemctl restart weir',
+    )
+  }
   for (const { name, problem, address, ageSeconds, unreachableSeconds } of collectors) {
     if (problem !== undefined) {
       const since = unreachableSeconds === undefined ? '' : `, for ${duration(unreachableSeconds)}`

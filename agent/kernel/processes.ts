@@ -1,3 +1,4 @@
+import { readlinkSync } from 'node:fs'
 import { readdir, readFile, readlink } from 'node:fs/promises'
 
 /**
@@ -15,4 +16,16 @@ export async function processCalled(name: string, proc = '/proc'): Promise<numbe
     if (there === undefined || there === here) return Number(entry)
   }
   return undefined
+}
+
+/**
+ * True for a process whose program has been replaced, as by an upgrade: it would load new parts, as BPF objects whose
+ * records it does not know. False also where that may not be seen; a process always sees it of itself.
+ */
+export function isReplaced(pid: number | 'self'): boolean {
+  try {
+    return readlinkSync(`/proc/${pid}/exe`).endsWith(' (deleted)')
+  } catch {
+    return false
+  }
 }

@@ -1,6 +1,6 @@
 /** A configuration that changes while the agent runs: what it does not change goes on, and nothing is lost uncounted. */
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { constants, copyFileSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { findRecord } from '../../agent/wire/sflow/block.ts'
@@ -14,7 +14,7 @@ import {
   type Lab,
   listen,
   makeLab,
-  type RunningAgent,
+  RunningAgent,
   runWeir,
   sendFlow,
   sink,
@@ -219,6 +219,38 @@ test('watch = on: a changed file is taken, also one that is moved into its place
   await new Promise(resolve => setTimeout(resolve, 4000))
   assert.equal(agent.log.length, before)
   assert.equal((await agent.stop()).exit, 0)
+})
+
+test('an agent whose program was replaced takes nothing, however it is told', async t => {
+  const lab = makeLab(t)
+  const collector = `collector { ip = ${lab.peer.mgmt0.ipv4} }`
+  const file = join(lab.folder, 'weir.conf')
+  const control = join(lab.folder, 'control.sock')
+  const write = (text: string) => writeFileSync(file, `sFlow { watch = on ${text} ${collector} }`)
+  write('polling = 30')
+  const node = join(lab.folder, 'node')
+  copyFileSync(process.execPath, node, constants.COPYFILE_FICLONE)
+  const inside = ['netns', 'exec', lab.host.namespace]
+  const run = [node, 'agent/main.ts', 'run', '-f', file, '--control', control]
+  const agent = new RunningAgent(t, ['ip', ...inside, ...run])
+  await agent.line(/^running$/)
+  rmSync(node)
+  const refusals = () =>
+    agent.log.filter(({ msg }) => /^the files of the agent .* nothing changes$/.test(msg))
+  agent.child.kill('SIGHUP')
+  await until('that SIGHUP is refused', () => refusals().length > 0)
+  // The first look at a watched file is one that may be refused, too.
+  for (const polling of [5, 7]) {
+    const before = refusals().length
+    write(`polling = ${polling}`)
+    await until('that the changed file is refused', () => refusals().length > before)
+  }
+  assert.ok(refusals().length >= 3)
+  const status = runWeir(t, [], ['status', '--socket', control])
+  assert.equal(await status.ended, 1, status.stdout)
+  assert.match(status.stdout, /the files of the agent have been replaced: it takes no other configuration/)
+  assert.equal((await agent.stop()).exit, 0)
+  assert.ok(!agent.log.some(({ msg }) => msg === 'the configuration has changed'))
 })
 
 test('two agents do not share a pid file', async t => {

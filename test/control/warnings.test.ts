@@ -30,6 +30,7 @@ const well: Status = {
     subAgentId: 1,
     pollingSeconds: 30,
     wantsPackets: true,
+    replaced: false,
   },
   process: { cpuSeconds: 1, residentBytes: 1, heapBytes: 1 },
   collectors: [collector],
@@ -132,6 +133,12 @@ const cases: {
     mend: /modprobe/,
   },
   { name: 'nothing sampled', now: { sources: [] }, what: [/^no packets are sampled$/] },
+  {
+    name: 'an upgrade that did not restart it',
+    now: { agent: { ...well.agent, replaced: true } },
+    what: [/^the files of the agent have been replaced: it takes no other configuration$/],
+    mend: /restart/,
+  },
   {
     name: 'counters alone, as asked for',
     now: { sources: [], agent: { ...well.agent, wantsPackets: false } },
