@@ -171,9 +171,11 @@ class Collector {
   #address: string | undefined
   #timer: NodeJS.Timeout | undefined
   #retryMs = RETRY_MS
-  /** While something is to be tried again. */
+  /** While a socket cannot be opened, or the name not be resolved. */
   #network: { close(): void } | undefined
   #isResolving = false
+  /** The look-up that is under way may fail for what has changed since it began: the next one is to be soon. */
+  #isOutdated = false
   #stopped = false
   #offered = 0
   #sent = 0
@@ -287,7 +289,8 @@ class Collector {
 
   /**
    * The kernel does not take datagrams. The socket may be bound to a device or namespace that is gone, though one of
-   * that name is there again: a new socket would find it.
+   * that name is there again: a new socket would find it. A full buffer comes and goes: this is the data path, and the
+   * network is not followed before that new socket has failed.
    */
   #refused(socket: DatagramSocket, count: number): void {
     this.#notTaken.count += count
@@ -300,6 +303,7 @@ class Collector {
 
   /** Opens a new socket, if one is still wanted; to a name after a new look-up, which is due either way. */
   #reconnect(): void {
+    clearTimeout(this.#timer)
     if (this.#reopening) this.#stale = true
     this.#reopening = false
     if (isIP(this.config.host) === 0) void this.#resolveAndConnect()
@@ -371,6 +375,7 @@ class Collector {
   async #resolveAndConnect(): Promise<void> {
     const { host } = this.config
     this.#isResolving = true
+    this.#isOutdated = false
     try {
       const { addresses, ttlSeconds } = await this.#resolve(host).finally(() => {
         this.#isResolving = false
@@ -394,29 +399,28 @@ class Collector {
     }
   }
 
+  /** There is no socket, or no address: that is tried again in a while, or when the network has changed. */
   #failed(reason: string, retry: () => void): void {
     this.#problem = reason
     this.#limited.line(reason, held => this.#log.warn({ held }, reason))
-    this.#retry(retry)
-  }
-
-  /** Waits longer each time, until a datagram is taken again; and no longer than until the network has changed. */
-  #retry(action: () => void): void {
     try {
       this.#network ??= this.#follow(this.config.namespace, this.#changed)
     } catch {
       // Time alone will tell: its namespace is not there, for example.
     }
-    this.#again(this.#retryMs, action)
+    this.#retry(retry)
+  }
+
+  /** Waits longer each time, until a datagram is taken again. */
+  #retry(action: () => void): void {
+    this.#again(this.#isOutdated ? RETRY_MS : this.#retryMs, action)
     this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MOST_MS)
   }
 
+  /** Leaves the waits as long as they are: some networks change all the time. */
   readonly #changed = (): void => {
-    this.#retryMs = RETRY_MS
-    // A look-up that is under way may fail for what has changed since it began: the next one is soon.
-    if (this.#isResolving) return
-    clearTimeout(this.#timer)
-    this.#reconnect()
+    if (this.#isResolving) this.#isOutdated = true
+    else this.#reconnect()
   }
 
   #unfollow(): void {

@@ -194,16 +194,92 @@ describe('collectors', () => {
       missing.shift()
       await change()
       assert.deepEqual([net.opened, net.followers.size], [['192.0.2.2', '192.0.2.1'], 1])
-      // The name is known, and its address is not reached: it is tried soon again, and with the next change.
+      // The name is known, and its address is not reached: it is tried with the next change.
       answers = ['192.0.2.9']
       await change()
       missing.shift()
-      mock.timers.tick(2000)
-      await setImmediate()
+      await change()
       assert.deepEqual([net.opened.at(-1), net.opened.length, net.followers.size], ['192.0.2.9', 3, 0])
       await change()
       under.stop()
       assert.equal(net.opened.length, 3)
+    } finally {
+      mock.timers.reset()
+    }
+  })
+
+  test('changes of the network that help nothing leave the waits long', () => {
+    mock.timers.enable({ apis: ['setTimeout'] })
+    try {
+      const net = network([], ['192.0.2.1'])
+      const open = mock.fn(net.open)
+      const { under } = collectors(['192.0.2.1'], { ...net, open })
+      under.start()
+      for (let second = 0; second < 200; second++) mock.timers.tick(1000)
+      const before = open.mock.callCount()
+      for (const follower of [...net.followers]) follower()
+      for (let second = 0; second < 50; second++) mock.timers.tick(1000)
+      assert.equal(open.mock.callCount(), before + 1)
+      under.stop()
+    } finally {
+      mock.timers.reset()
+    }
+  })
+
+  test('a look-up that fails although the network has changed meanwhile is soon made again', async () => {
+    mock.timers.enable({ apis: ['setTimeout'] })
+    try {
+      const net = network()
+      let answer: (addresses: string[]) => void = () => {}
+      const { under } = collectors(
+        ['collector.example'],
+        net,
+        () => new Promise(resolve => (answer = resolve)),
+      )
+      under.start()
+      const fail = async () => {
+        await setImmediate()
+        answer([])
+        await setImmediate()
+      }
+      for (const waitMs of [2000, 4000, 8000]) {
+        await fail()
+        mock.timers.tick(waitMs)
+      }
+      for (const follower of net.followers) follower()
+      await fail()
+      mock.timers.tick(2000)
+      await setImmediate()
+      answer(['192.0.2.9'])
+      await setImmediate()
+      assert.deepEqual(net.opened, ['192.0.2.9'])
+      under.stop()
+    } finally {
+      mock.timers.reset()
+    }
+  })
+
+  test('a socket that refuses now and then does not follow the network, one that cannot be replaced does', () => {
+    mock.timers.enable({ apis: ['setTimeout'] })
+    try {
+      const refusing = ['192.0.2.1']
+      const missing: string[] = []
+      const net = network(refusing, missing)
+      const follow = mock.method(net.followers, 'add')
+      const { under } = collectors(['192.0.2.1'], net)
+      under.start()
+      for (let i = 0; i < 10; i++) {
+        under.send(memory, spans, 1)
+        if (refusing.pop() === undefined) refusing.push('192.0.2.1')
+      }
+      assert.deepEqual([under.status()[0]!.lost, under.status()[0]!.sent], [5, 5])
+      assert.equal(follow.mock.callCount(), 0)
+      refusing.push('192.0.2.1')
+      missing.push('192.0.2.1')
+      under.send(memory, spans, 1)
+      mock.timers.tick(2000)
+      assert.deepEqual([net.followers.size, follow.mock.callCount()], [1, 1])
+      under.stop()
     } finally {
       mock.timers.reset()
     }
