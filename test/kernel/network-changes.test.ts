@@ -21,22 +21,34 @@ test('changes of links, addresses and routes are told of soon, and a full table 
     changes.close()
   }
   await once('link add veth0 type veth peer name veth1')
-  ip(`-n ${namespace} link set veth1 up`)
+  // Link-local addresses would come some time after.
+  ip(`-n ${namespace} link set veth0 addrgenmode none`)
+  ip(`-n ${namespace} link set veth1 addrgenmode none up`)
   await once('link set veth0 up')
   await once('address add 192.0.2.1/24 dev veth0')
   await once('address add 2001:db8::1/64 dev veth0 nodad')
   await once('route add 198.51.100.0/24 via 192.0.2.2')
   await once('route add 2001:db8:1::/48 via 2001:db8::2')
 
-  // Changes while it looks away are told of, too.
-  told = 0
-  const changes = follow()
-  ip(`-n ${namespace} route add 203.0.113.0/24 via 192.0.2.2`)
-  await until('the first', () => told === 1)
-  ip(`-n ${namespace} route del 203.0.113.0/24`)
-  await until('the second', () => told === 2)
+  // Changes while it looks away are told of, too, and it looks again.
+  const seen: string[] = []
+  const route = '203.0.113.0/24 via 192.0.2.2 dev veth0'
+  const looking = followNetwork(namespace, () =>
+    seen.push(ip(`-n ${namespace} route show 203.0.113.0/24`).trim()),
+  )
+  ip(`-n ${namespace} route add ${route}`)
+  await until('the first', () => seen.length === 1)
+  ip(`-n ${namespace} route del ${route}`)
+  await sleep(500)
+  assert.deepEqual(seen, [route], 'it looks away')
+  await until('the second', () => seen.length === 2)
+  ip(`-n ${namespace} route add ${route}`)
+  await until('the third', () => seen.length === 3)
+  assert.deepEqual(seen, [route, '', route])
+  looking.close()
 
   told = 0
+  const changes = follow()
   const begun = performance.now()
   const routes = Array.from(
     { length: 20_000 },
@@ -53,4 +65,22 @@ test('changes of links, addresses and routes are told of soon, and a full table 
   await sleep(1200)
   assert.equal(told, before)
   assert.throws(() => followNetwork('weir-W-missing', () => {}), SystemError)
+})
+
+test('where routes change all the time it looks less and less often', async t => {
+  const namespace = `weir-W2-${process.pid}`
+  ip(`netns add ${namespace}`)
+  t.after(() => ip(`netns del ${namespace}`))
+  ip(`-n ${namespace} link set lo up`)
+  let told = 0
+  const changes = followNetwork(namespace, () => told++)
+  t.after(() => changes.close())
+  const begun = performance.now()
+  while (performance.now() - begun < 2500) {
+    ip(`-n ${namespace} route replace blackhole 198.51.100.0/24 metric ${told}`)
+    ip(`-n ${namespace} route flush type blackhole`)
+    await sleep(20)
+  }
+  // After 50 ms, and 1.1 s later; the next would be 2.1 s after that.
+  assert.equal(told, 2)
 })
