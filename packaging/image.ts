@@ -27,6 +27,9 @@ const USER = 6343
 /** Libraries that the programs name, without version. */
 const LIBRARIES = ['libc', 'libm', 'libdl', 'libpthread', 'libresolv', 'libgcc_s', 'libstdc++']
 
+/** What the copyright files of the libraries refer to, of the licences that their binaries have. */
+const LICENCE_TEXTS = ['GPL-2', 'GPL-3', 'LGPL-2', 'LGPL-2.1', 'LGPL-3']
+
 /** Builds the archive and gives its path. No root and no container engine is needed. */
 export function buildImage({ target, version, tree, output, level }: PackageOptions): string {
   usualBits()
@@ -171,6 +174,9 @@ function layOutRoot(target: Target, tree: string, root: string): void {
     mkdirSync(join(root, 'usr/share/doc', name))
     copyFileSync(copyrightFile(base, name), join(root, 'usr/share/doc', name, 'copyright'))
   }
+  const texts = 'usr/share/common-licenses'
+  mkdirSync(join(root, texts))
+  for (const name of LICENCE_TEXTS) copyFileSync(join(base, texts, name), join(root, texts, name))
   writeFileSync(
     join(root, 'etc/passwd'),
     `root:x:0:0:root:/:/sbin/nologin\nweir:x:${USER}:${USER}:weir:/:/sbin/nologin\n`,

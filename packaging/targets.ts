@@ -47,10 +47,10 @@ export const SYSROOT = {
   ],
 } as const
 
-/** What a program needs of a system around it in a container image. */
+/** What a program needs of a system around it in a container image; base-files has the texts of licences. */
 export const BASE = {
   suite: 'trixie+security',
-  packages: ['libc6', 'libgcc-s1', 'libstdc++6', 'gcc-14-base'],
+  packages: ['libc6', 'libgcc-s1', 'libstdc++6', 'gcc-14-base', 'base-files'],
 } as const
 
 /** The oldest libraries that the packages run with: those of Debian 10 and of Enterprise Linux 8. */

@@ -161,6 +161,10 @@ test('the image runs by its entry point, configured by the environment, in a con
   const image = unpack(t, file)
   for (const shell of ['bin/sh', 'usr/bin/sh', 'bin/busybox'])
     assert.equal(exists(join(image.root, shell)), false, shell)
+  // The texts that the libraries' licences refer to are in it.
+  const papers = readFileSync(join(image.root, 'usr/share/doc/libc6/copyright'), 'utf8')
+  const [, text] = /(common-licenses\/LGPL-2\.1)/.exec(papers)!
+  assert.ok(statSync(join(image.root, 'usr/share', text!)).size > 10_000)
 
   const common = [`COLLECTOR=${lab.peer.mgmt0.ipv4}`, 'POLLING=1', 'AGENT=198.51.100.1']
   const environment = [...common, 'SAMPLING=1', 'INTERFACES=eth0']
