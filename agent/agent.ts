@@ -343,7 +343,7 @@ export class Agent {
         ...this.#nflog.sources(),
         ...this.#drops.sources(),
       ],
-      unheard: [this.#metrics, this.#web].flatMap(({ listener }) => listener.unheard()),
+      unheard: [this.#metrics.listener, this.#web.listener, this.#applications].flatMap(one => one.unheard()),
       interfaceCounters: () => this.#interfacePolling.all(),
       sampledBy: ifIndex => this.#pcapSamplers.sampledBy(ifIndex) ?? this.#kernelSamplers.sampledBy(ifIndex),
     }

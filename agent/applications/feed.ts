@@ -1,6 +1,7 @@
 import { close, constants, fstat, open } from 'node:fs'
 import { Socket } from 'node:net'
 import type { Ledger, Loss } from '../health/ledger.ts'
+import type { Unheard } from '../health/listener.ts'
 import { type Logger, RateLimitedLog } from '../health/log.ts'
 import { KernelSocket, META, MSG_TRUNC, type ReceiveMemory, SystemError } from '../kernel/native.ts'
 import { addressFamily, internetAddress } from '../kernel/sockaddr.ts'
@@ -29,7 +30,10 @@ const SOCK_DGRAM = 2
 const SOL_SOCKET = 1
 const SO_MEMINFO = 55
 const SK_MEMINFO_DROPS = 8
+/** Time until a pipe is tried again, and the shortest and longest until a port is. */
 const RETRY_MS = 10_000
+const PORT_RETRY_MS = 1000
+const PORT_RETRY_MOST_MS = 60_000
 
 export class Feed {
   /** Messages read, right or wrong. */
@@ -40,7 +44,11 @@ export class Feed {
   readonly #malformed: Loss
   readonly #tooLong: Loss
   readonly #overrun: Loss
-  #sockets: { readonly socket: KernelSocket; drops: number }[] = []
+  #sockets: { readonly socket: KernelSocket; readonly address: string; drops: number }[] = []
+  /** Why nobody is heard at an address. */
+  #problems = new Map<string, string>()
+  #portRetry: NodeJS.Timeout | undefined
+  #portRetryMs = PORT_RETRY_MS
   #pipe: Socket | undefined
   #retry: NodeJS.Timeout | undefined
   #isRunning = false
@@ -57,23 +65,52 @@ export class Feed {
     this.#overrun = loss('socket-overrun', 'messages that came faster than they were read')
   }
 
-  /** Opens what is configured; what cannot be opened is told of, and the rest runs. */
+  /** Opens what is configured; what cannot be opened is told of and tried again, and the rest runs. */
   start(): void {
     this.#isRunning = true
-    const { port, fifo } = this.#options
-    if (port !== undefined && port !== 0) {
-      for (const address of LOOPBACK) {
-        try {
-          this.#listen(address, port)
-        } catch (error) {
-          if (!(error instanceof SystemError)) throw error
-          // A host without IPv6 lacks nothing that its applications could use.
-          const isNoFamily = error.code === 'EAFNOSUPPORT' || error.code === 'EADDRNOTAVAIL'
-          this.#log[isNoFamily ? 'info' : 'error'](error.message)
-        }
+    this.#listenAll(true)
+    if (this.#options.fifo !== undefined) this.#openPipe(this.#options.fifo)
+  }
+
+  /** Tries at once what waits to be tried again. */
+  retry(): void {
+    this.#listenAll(true)
+    const { fifo } = this.#options
+    if (fifo === undefined || this.#retry === undefined) return
+    clearTimeout(this.#retry)
+    this.#openPipe(fifo)
+  }
+
+  /** Addresses at which nobody is heard, and why. */
+  unheard(): Unheard[] {
+    return [...this.#problems.values()].map(problem => ({ name: 'json', problem }))
+  }
+
+  /** Listens at the addresses where it does not; `isAsked`: not by itself. */
+  #listenAll(isAsked: boolean): void {
+    const { port } = this.#options
+    if (port === undefined || port === 0) return
+    clearTimeout(this.#portRetry)
+    if (isAsked) this.#portRetryMs = PORT_RETRY_MS
+    for (const address of LOOPBACK) {
+      if (this.#sockets.some(one => one.address === address)) continue
+      const before = this.#problems.get(address)
+      this.#problems.delete(address)
+      try {
+        this.#listen(address, port)
+        if (before !== undefined) this.#log.info(`applications are heard at ${address} port ${port}`)
+      } catch (error) {
+        if (!(error instanceof SystemError)) throw error
+        const { code, message } = error
+        // A host without IPv6 lacks nothing that its applications could use.
+        const isNoFamily = code === 'EAFNOSUPPORT' || code === 'EADDRNOTAVAIL'
+        if (!isNoFamily) this.#problems.set(address, message)
+        if (isAsked || message !== before) this.#log[isNoFamily ? 'info' : 'error'](message)
       }
     }
-    if (fifo !== undefined) this.#openPipe(fifo)
+    if (this.#problems.size === 0) return
+    this.#portRetry = setTimeout(() => this.#listenAll(false), this.#portRetryMs).unref()
+    this.#portRetryMs = Math.min(this.#portRetryMs * 2, PORT_RETRY_MOST_MS)
   }
 
   /** To be called every second or so: what the sockets lost is counted. */
@@ -91,6 +128,7 @@ export class Feed {
     if (this.#isRunning) this.poll()
     this.#isRunning = false
     clearTimeout(this.#retry)
+    clearTimeout(this.#portRetry)
     for (const { socket } of this.#sockets) socket.close()
     this.#sockets = []
     this.#pipe?.destroy()
@@ -109,7 +147,7 @@ export class Feed {
       socket.close()
       throw error
     }
-    this.#sockets.push({ socket, drops: 0 })
+    this.#sockets.push({ socket, address, drops: 0 })
   }
 
   #received({ memory, meta, dataOffset, dataStride }: ReceiveMemory, count: number): void {
@@ -140,6 +178,7 @@ export class Feed {
 
   /** Opened for writing too, so that it does not end with each writer; without waiting for one. */
   #openPipe(path: string): void {
+    this.#retry = undefined
     open(path, constants.O_RDWR | constants.O_NONBLOCK, (error, descriptor) => {
       if (error !== null) {
         const help = error.code === 'ENOENT' ? `: make it with mkfifo ${path}` : ''

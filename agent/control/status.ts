@@ -24,7 +24,7 @@ export interface Status {
   /** Those that are sampled, or have been. */
   readonly interfaces: readonly SampledInterface[]
   readonly drops: DropStatus | null
-  /** Blocks that listen for those who look, and cannot. */
+  /** Blocks that are to listen, and cannot. */
   readonly unheard: readonly Unheard[]
   readonly samples: {
     /** Flow samples written into datagrams, and merged into later ones because the feed's rate is finer. */

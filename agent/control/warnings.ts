@@ -65,7 +65,7 @@ export function warningsOf(status: Status, before?: Status): Warning[] {
   for (const { name, problem } of unheard) {
     warn(
       `${name}: ${problem}`,
-      `set another address with ${name} { listen = … }, or end what has this one: it is tried again`,
+      `set another one with ${name} { ${name === 'json' ? 'udpport' : 'listen'} = … }, or end what has this: it is tried again`,
     )
   }
   for (const { stage, difference, unit } of ledger.identities) {

@@ -9,7 +9,7 @@ const RETRY_MOST_MS = 60_000
 
 /** A server that does not listen. */
 export interface Unheard {
-  /** Its block: `web`, `metrics`. */
+  /** Its block: `web`, `metrics`, `json`. */
   readonly name: string
   readonly problem: string
 }

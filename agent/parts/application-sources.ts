@@ -6,6 +6,7 @@ import { Applications } from '../datasource/applications.ts'
 import { RareSampleWriter } from '../datasource/rare-sample-writer.ts'
 import type { Datagrams } from '../export/datagrams.ts'
 import type { Ledger } from '../health/ledger.ts'
+import type { Unheard } from '../health/listener.ts'
 import type { Logger } from '../health/log.ts'
 
 /** The wiring of applications that tell of themselves (`json { }`): their data sources stay while the feed changes. */
@@ -39,10 +40,13 @@ export class ApplicationSources {
     })
   }
 
-  /** Starts, stops or goes on with other settings; the same settings again change nothing. */
+  /** Starts, stops or goes on with other settings; with the same again, what could not be opened is tried again. */
   change({ json, sampling, polling }: Pick<Config, 'json' | 'sampling' | 'polling'>): void {
     this.#config = { sampling, polling }
-    if (isDeepStrictEqual(json, this.#json)) return
+    if (isDeepStrictEqual(json, this.#json)) {
+      this.#feed?.retry()
+      return
+    }
     this.stop()
     this.#json = json
     if (json === undefined) return
@@ -71,6 +75,11 @@ export class ApplicationSources {
     this.#feed?.stop()
     this.#feed = undefined
     this.#json = undefined
+  }
+
+  /** Where applications are to be heard and cannot be. */
+  unheard(): Unheard[] {
+    return this.#feed?.unheard() ?? []
   }
 
   /** Undefined while applications were never heard. */

@@ -62,6 +62,9 @@ const DEFAULTS: NotifierSettings = {
   limit: 100,
 }
 
+/** States in which what is wanted does not run, and nothing tells when it can. */
+const NOT_RUNNING: ReadonlySet<DropSourceState> = new Set(['stopped', 'refused', 'taken by others'])
+
 interface Wanted {
   readonly dropmon: DropmonConfig | undefined
   readonly headerBytes: number
@@ -112,13 +115,14 @@ export class DropReports {
     return this.#words
   }
 
-  /** Starts, stops or goes on with other settings; the same settings again change nothing. */
+  /** Starts, stops or goes on with other settings; with the same again, only what was refused is tried again. */
   async change(dropmon: DropmonConfig | undefined, headerBytes: number): Promise<void> {
     const wanted = { dropmon, headerBytes }
-    if (isDeepStrictEqual(wanted, this.#current)) return
+    const isSame = isDeepStrictEqual(wanted, this.#current)
+    if (isSame && (dropmon === undefined || !NOT_RUNNING.has(this.#sourceState()))) return
     this.#current = wanted
     await this.#stopSources()
-    this.#notifier.change({ ...(dropmon ?? DEFAULTS), headerBytes })
+    if (!isSame) this.#notifier.change({ ...(dropmon ?? DEFAULTS), headerBytes })
     if (dropmon === undefined) return
     if (sourceOf(dropmon) === 'drop monitor') await this.#startMonitor(dropmon, headerBytes)
     // The kernel's table of functions takes a tenth of a second, for which nothing else waits.

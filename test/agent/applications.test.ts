@@ -13,7 +13,15 @@ import { hostParent } from '../../agent/wire/sflow/counters/host.ts'
 import { SFLOW_PORT } from '../../agent/wire/sflow/datagram.ts'
 import { appOperation, extendedSocketIpv4 } from '../../agent/wire/sflow/flow/application.ts'
 import { rtflow, rtmetric } from '../../agent/wire/sflow/samples.ts'
-import { countersSamplesOf, flowSamplesOf, listen, makeLab, startAgent, until } from '../support/lab.ts'
+import {
+  countersSamplesOf,
+  flowSamplesOf,
+  listen,
+  makeLab,
+  runWeir,
+  startAgent,
+  until,
+} from '../support/lab.ts'
 
 const PORT = 36343
 const INTERNAL = 0x3fffffff
@@ -146,4 +154,30 @@ test('applications', async t => {
     Object.fromEntries(Object.entries(lost).filter(([name]) => name.startsWith('applications/'))),
     { 'applications/malformed': 2, 'applications/message-too-long': 1 },
   )
+})
+
+test('a taken port: the status warns, and it is heard when the port is free', async t => {
+  const lab = makeLab(t)
+  const { namespace } = lab.host
+  const address = internetAddress('127.0.0.1', PORT)!
+  const other = KernelSocket.open('another', addressFamily(address), 2, 0, namespace)
+  t.after(() => other.close())
+  other.bind(address, 'bind')
+  const control = join(lab.folder, 'control.sock')
+  const settings = `json { udpport = ${PORT} } collector { ip = ${lab.peer.mgmt0.ipv4} }`
+  const agent = startAgent(t, lab, settings, { args: ['--control', control] })
+  await agent.line(/^running$/)
+  const warning = /json \{ udpport = … \}/
+  const status = async () => {
+    const command = runWeir(t, [], ['status', '--socket', control])
+    await command.ended
+    return command.stdout
+  }
+  assert.match(await status(), warning)
+  other.close()
+  await agent.line(/^applications are heard at 127\.0\.0\.1 port 36343$/)
+  assert.doesNotMatch(await status(), warning)
+  const refusals = agent.log.filter(({ msg }) => /EADDRINUSE/.test(msg))
+  assert.equal(refusals.length, 1, 'it is told once')
+  assert.equal((await agent.stop()).exit, 0)
 })

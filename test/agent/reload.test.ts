@@ -1,6 +1,16 @@
 /** A configuration that changes while the agent runs: what it does not change goes on, and nothing is lost uncounted. */
 import assert from 'node:assert/strict'
-import { constants, copyFileSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import {
+  constants,
+  copyFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { findRecord } from '../../agent/wire/sflow/block.ts'
@@ -27,14 +37,14 @@ const HOST = { type: 2, index: 1 }
 const TRAFFIC_PORT = 7000
 
 /** Files of an agent in a lab, and the agent. */
-function start(t: Parameters<typeof runWeir>[0], lab: Lab, settings: string) {
+function start(t: Parameters<typeof runWeir>[0], lab: Lab, settings: string, more: readonly string[] = []) {
   const file = join(lab.folder, 'weir.conf')
   const pidFile = join(lab.folder, 'weir.pid')
   const output = join(lab.folder, 'hsflowd.auto')
   const write = (text: string) => writeFileSync(file, `sFlow {\n${text}\n}\n`)
   write(settings)
   const prefix = ['ip', 'netns', 'exec', lab.host.namespace]
-  const agent = runWeir(t, prefix, ['run', '-f', file, '--pid-file', pidFile, '-o', output])
+  const agent = runWeir(t, prefix, ['run', '-f', file, '--pid-file', pidFile, '-o', output, ...more])
   const reload = async () => {
     const command = runWeir(t, [], ['reload', '--pid-file', pidFile])
     return { exit: await command.ended, stderr: command.stderr }
@@ -251,6 +261,28 @@ test('an agent whose program was replaced takes nothing, however it is told', as
   assert.match(status.stdout, /the files of the agent have been replaced: it takes no other configuration/)
   assert.equal((await agent.stop()).exit, 0)
   assert.ok(!agent.log.some(({ msg }) => msg === 'the configuration has changed'))
+})
+
+test('a file that says the same: what was refused is tried again', async t => {
+  const lab = makeLab(t)
+  const collector = `collector { ip = ${lab.peer.mgmt0.ipv4} }`
+  const { agent, write, reload } = start(t, lab, collector, ['--no-drop'])
+  await agent.line(/^running$/)
+  // Enough to read a file, and too little for BPF.
+  const { pid } = agent.child
+  const open = new Set(readdirSync(`/proc/${pid}/fd`).map(Number))
+  const free = Array.from({ length: open.size + 4 }, (_, i) => i).filter(descriptor => !open.has(descriptor))
+  const limit = (descriptors: string) =>
+    execFileSync('prlimit', ['--pid', `${pid}`, `--nofile=${descriptors}:`])
+  const hard = /^Max open files +\d+ +(\d+)/m.exec(readFileSync(`/proc/${pid}/limits`, 'utf8'))![1]!
+  limit(`${free[3]}`)
+  write(`dropmon { source = ebpf } ${collector}`)
+  assert.equal((await reload()).exit, 0)
+  await agent.line(/^dropped packets are not reported: .*EMFILE/)
+  limit(hard)
+  assert.equal((await reload()).exit, 0)
+  await agent.line(/^listening for dropped packets .* by BPF/)
+  assert.equal((await agent.stop()).exit, 0)
 })
 
 test('two agents do not share a pid file', async t => {

@@ -152,6 +152,12 @@ const cases: {
     mend: /web \{ listen = … \}/,
   },
   {
+    name: 'a port that cannot be listened at',
+    now: { unheard: [{ name: 'json', problem: 'listen on ::1 port 36343: EADDRINUSE' }] },
+    what: [/^json: listen on ::1 port 36343: EADDRINUSE$/],
+    mend: /json \{ udpport = … \}/,
+  },
+  {
     name: 'a sample that nobody knows of',
     now: difference(1),
     what: [/^bpf: 1 sample is not accounted for$/],
