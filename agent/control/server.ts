@@ -14,7 +14,7 @@ import { SampleStream, type TapOpener } from './stream.ts'
 
 export interface ControlServerOptions {
   readonly path: string
-  /** Name or number of the group that may connect; undefined: `weir` if there is such a group, else the owner alone. */
+  /** Name or number of the group that may connect; undefined: `weir` if there is such a group and it may be given to it, else the owner alone. */
   readonly group: string | undefined
   readonly log: Logger
   /** What there is to say, perhaps after a while; what fails is told to the asker. */
@@ -69,7 +69,7 @@ export class ControlServer {
     const { path, group } = this.#options
     const gid = groupId(group)
     const server = createServer({ allowHalfOpen: true }, socket => this.#accept(socket))
-    this.#remove = await listenAtPath(server, path, gid)
+    this.#remove = await listenAtPath(server, path, making => share(making, gid, group === undefined))
     server.on('error', error => this.#log.warn(error.message))
     this.#server = server
     this.#log.debug({ socket: path }, `answers at ${path}`)
@@ -82,7 +82,7 @@ export class ControlServer {
     try {
       // Nobody of the next group before nobody is of the last one.
       chmodSync(this.#options.path, 0o600)
-      if (gid !== undefined) openToGroup(this.#options.path, gid)
+      share(this.#options.path, gid, group === undefined)
     } catch (error) {
       throw new Error(`control.group is taken with the next start: ${(error as Error).message}`)
     }
@@ -285,13 +285,18 @@ function groupId(group: string | undefined): number | undefined {
     .map(text => text.split(':'))
     .find(fields => fields[0] === name)
   const gid = entry?.[2] === undefined ? undefined : Number(entry[2])
-  // The usual group is a courtesy: whoever may not give the socket to it keeps it.
-  if (gid !== undefined) return group === undefined && !mayGiveTo(gid) ? undefined : gid
-  if (group !== undefined) throw new Error(`control.group: there is no group ${group}`)
-  return undefined
+  if (gid === undefined && group !== undefined) throw new Error(`control.group: there is no group ${group}`)
+  return gid
 }
 
-/** Its own groups, and root: chown(2). */
-function mayGiveTo(gid: number): boolean {
-  return process.geteuid!() === 0 || process.getegid!() === gid || process.getgroups!().includes(gid)
+/** Lets the group have a socket that is its owner's. The usual one is a courtesy: whoever may not give it away keeps it. */
+function share(path: string, gid: number | undefined, isUsual: boolean): void {
+  if (gid === undefined) return
+  try {
+    openToGroup(path, gid)
+  } catch (error) {
+    // EINVAL: a user namespace that does not have it (user_namespaces(7)).
+    const { code } = error as NodeJS.ErrnoException
+    if (!isUsual || (code !== 'EPERM' && code !== 'EINVAL')) throw error
+  }
 }

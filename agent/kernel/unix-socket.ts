@@ -10,11 +10,15 @@ const PATH_BYTES = 107
 const PROBE_MS = 2000
 
 /**
- * Has the server listen at a path, which the owner alone may use, or also the group `gid`. A socket that nobody listens
+ * Has the server listen at a path, which the owner alone may use, unless `share` lets others. A socket that nobody listens
  * to any more is taken over; fails with a message that names the path when somebody does, when something else is there,
  * or when it cannot be made. Gives a function that removes the socket, unless another has come in its place.
  */
-export async function listenAtPath(server: Server, path: string, gid?: number): Promise<() => void> {
+export async function listenAtPath(
+  server: Server,
+  path: string,
+  share: (path: string) => void = () => {},
+): Promise<() => void> {
   // Made under another name, it is nobody's before its permissions are right, and is there at once when they are.
   const making = `${path}.${process.pid}`
   if (Buffer.byteLength(making) > PATH_BYTES) {
@@ -36,7 +40,7 @@ export async function listenAtPath(server: Server, path: string, gid?: number): 
       // The name is there when this returns.
       process.umask(mask)
     })
-    if (gid !== undefined) openToGroup(making, gid)
+    share(making)
     renameSync(making, path)
   } catch (error) {
     server.close()

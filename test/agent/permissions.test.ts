@@ -1,5 +1,7 @@
 /** What the agent may not do, or does not find, is told of; what it can do goes on. */
 import assert from 'node:assert/strict'
+import { statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { kernelSamples } from '../../agent/sources/psample.ts'
 import { SFLOW_PORT } from '../../agent/wire/sflow/datagram.ts'
@@ -27,6 +29,25 @@ async function expectCounters(lab: Lab, collector: Collector): Promise<void> {
     await until('counters samples', () => countersSamplesOf(collector, source)[1])
   }
 }
+
+test('root who may not give the control socket to the usual group keeps it', async t => {
+  const lab = makeLab(t)
+  const groups = join(lab.folder, 'group')
+  writeFileSync(groups, 'root:x:0:\nweir:x:6343:\n')
+  const socket = join(lab.folder, 'control.sock')
+  const settings = `collector { ip = ${lab.peer.mgmt0.ipv4} }`
+  const inGroups = ['unshare', '-m', 'sh', '-c', 'mount --bind "$0" /etc/group && exec "$@"', groups]
+  const mode = async (under: readonly string[]) => {
+    const args = ['--control', socket, '--no-drop']
+    const agent = startAgent(t, lab, settings, { args, under: [...inGroups, ...under] })
+    await agent.line(/^running$/)
+    const { mode, gid } = statSync(socket)
+    assert.equal((await agent.stop()).exit, 0)
+    return [mode & 0o777, gid]
+  }
+  assert.deepEqual(await mode([]), [0o660, 6343])
+  assert.deepEqual(await mode(['setpriv', '--bounding-set=-chown', '--inh-caps=-chown']), [0o600, 0])
+})
 
 describe('what the agent may not do or does not find', () => {
   test('without capabilities counters go on', async t => {
