@@ -64,9 +64,14 @@ export function buildImage({ target, version, tree, output, level }: PackageOpti
       architecture: target.name,
       os: 'linux',
       config: {
-        // As packaging/weir has it. The size of the heap is where whoever runs the container can give another one.
-        Env: ['PATH=/usr/bin', 'MALLOC_ARENA_MAX=1', 'NODE_OPTIONS=--max-old-space-size=48'],
-        Entrypoint: ['/usr/lib/weir/node', '--max-semi-space-size=1', '/usr/lib/weir/weir.mjs'],
+        // As packaging/weir has it: limits that are for the agent, and not for what else is run in the container.
+        Env: ['PATH=/usr/bin', 'MALLOC_ARENA_MAX=1'],
+        Entrypoint: [
+          '/usr/lib/weir/node',
+          '--max-semi-space-size=1',
+          '--max-old-space-size=48',
+          '/usr/lib/weir/weir.mjs',
+        ],
         Cmd: ['container'],
         WorkingDir: '/',
         StopSignal: 'SIGTERM',

@@ -27,6 +27,7 @@ Variables of the environment:
   DROPS        on: report dropped packets
   SUBAGENT     sub-agent id, for several agents with one address
   LOG_LEVEL    least important messages to log (default: info)
+  WEIR_HEAP_MB megabytes that the heap may have (default, in the image: 48)
 `
 
 /** `weir container`: the entry point of the container image. */
@@ -42,6 +43,7 @@ export function containerCommand(): Command {
 }
 
 async function container(): Promise<void> {
+  takeHeap(process.env.WEIR_HEAP_MB)
   const common = {
     user: AGENT_USER,
     drop: true,
@@ -50,6 +52,17 @@ async function container(): Promise<void> {
   }
   const mounted = DEFAULT_FILES.find(file => existsSync(file))
   await run({ ...common, file: mounted ?? writeConfiguration(containerConfiguration(process.env)) })
+}
+
+/** A heap that has begun keeps its limit: for another one the program is run anew, by the same process. */
+function takeHeap(megabytes: string | undefined): void {
+  if (megabytes === undefined || megabytes === '') return
+  if (!/^[1-9]\d*$/.test(megabytes)) throw new Error(`WEIR_HEAP_MB=${megabytes}: expected a whole number`)
+  const flag = `--max-old-space-size=${megabytes}`
+  const { argv, env, execArgv, execPath } = process
+  // The last one holds.
+  if (execArgv.at(-1) === flag) return
+  process.execve!(execPath, [execPath, ...execArgv, flag, ...argv.slice(1)], env)
 }
 
 function logLevels(text: string): LogLevels {

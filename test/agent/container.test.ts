@@ -1,8 +1,11 @@
 /** The configuration of a container, from its environment. */
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { containerConfiguration } from '../../agent/command/container.ts'
 import { loadConfig } from '../../agent/config/load.ts'
+import { makeLab, runWeir } from '../support/lab.ts'
+import { PROGRAM } from '../support/program.ts'
 
 describe('from the environment', () => {
   test('everything that can be said', () => {
@@ -69,4 +72,23 @@ describe('from the environment', () => {
       assert.throws(() => containerConfiguration(environment), { message: expected })
     })
   }
+})
+
+test('WEIR_HEAP_MB limits the heap of the agent, also when it gives up privileges', async t => {
+  const lab = makeLab(t)
+  const inside = (...environment: string[]) => [
+    ...['ip', 'netns', 'exec', lab.host.namespace, 'unshare', '-m'],
+    ...['sh', '-c', 'mount -t tmpfs none /run && exec "$@"', 'sh'],
+    ...['env', `COLLECTOR=${lab.peer.mgmt0.ipv4}`, 'SAMPLING=0', ...environment],
+  ]
+  const agent = runWeir(t, inside('WEIR_HEAP_MB=96'), ['container'])
+  await agent.line(/^running$/)
+  const flags = readFileSync(`/proc/${agent.child.pid}/cmdline`, 'utf8').split('\0').slice(1, 3)
+  assert.deepEqual(flags, ['--max-old-space-size=96', PROGRAM])
+  assert.equal((await agent.stop()).exit, 0)
+  assert.doesNotMatch(agent.stderr, /Warning/)
+
+  const wrong = runWeir(t, inside('WEIR_HEAP_MB=96M'), ['container'])
+  assert.equal(await wrong.ended, 1)
+  assert.equal(wrong.stderr, 'weir: WEIR_HEAP_MB=96M: expected a whole number\n')
 })

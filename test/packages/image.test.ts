@@ -166,8 +166,12 @@ test('the image runs by its entry point, configured by the environment, in a con
   const [, text] = /(common-licenses\/LGPL-2\.1)/.exec(papers)!
   assert.ok(statSync(join(image.root, 'usr/share', text!)).size > 10_000)
 
+  // The limit of the heap is for the agent alone.
+  assert.ok(image.config.config.Entrypoint.includes('--max-old-space-size=48'))
+  assert.deepEqual(image.config.config.Env, ['PATH=/usr/bin', 'MALLOC_ARENA_MAX=1'])
+
   const common = [`COLLECTOR=${lab.peer.mgmt0.ipv4}`, 'POLLING=1', 'AGENT=198.51.100.1']
-  const environment = [...common, 'SAMPLING=1', 'INTERFACES=eth0']
+  const environment = [...common, 'SAMPLING=1', 'INTERFACES=eth0', 'WEIR_HEAP_MB=96']
   const container = new Container(t, lab, image, { user: 0, environment, readOnly: true })
   await until('the agent', () => /"msg":"running"/.test(container.log))
   await until('counters samples', () => countersSamplesOf(collector, { type: 2, index: 1 })[1])
@@ -183,6 +187,7 @@ test('the image runs by its entry point, configured by the environment, in a con
   })
   // Root in the container only until it had opened what it needs; its own user after that.
   assert.match(readFileSync(`/proc/${container.pid}/status`, 'utf8'), /^Uid:\t6343\t6343\t6343\t6343$/m)
+  assert.match(readFileSync(`/proc/${container.pid}/cmdline`, 'utf8'), /=48\0--max-old-space-size=96\0/)
   const health = container.weir('health')
   assert.equal(health.status, 0, health.stderr)
   assert.match(health.stdout, /the agent runs, process 1,/)
