@@ -2,6 +2,7 @@
  * BPF programs and their maps, by libbpf in the native part (native/bpf). What the programs do is known by those
  * who load them.
  */
+import { setTimeout } from 'node:timers/promises'
 import { loadAddon } from './addon.ts'
 import { errnoName, SystemError } from './native.ts'
 
@@ -203,6 +204,24 @@ export class BpfObject {
   #check(result: number, operation: string): number {
     if (result < 0) throw new BpfError(-result, operation, addon().log(this.#handle))
     return result
+  }
+}
+
+/** Longest wait of patiently() before a last attempt, milliseconds: about a second in all. */
+const LAST_WAIT_MS = 512
+
+/**
+ * Does an update of a map, again after short waits while the kernel has no memory: its reserve for entries of maps that are
+ * not preallocated is soon filled again in the background (kernel/bpf/memalloc.c, mm/percpu.c).
+ */
+export async function patiently(update: () => void): Promise<void> {
+  for (let waitMs = 1; ; waitMs *= 2) {
+    try {
+      return update()
+    } catch (error) {
+      if (!(error instanceof BpfError) || error.code !== 'ENOMEM' || waitMs > LAST_WAIT_MS) throw error
+      await setTimeout(waitMs)
+    }
   }
 }
 

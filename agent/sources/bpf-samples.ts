@@ -1,7 +1,7 @@
 import { readFile, stat } from 'node:fs/promises'
 import type { Balance, Ledger, Loss } from '../health/ledger.ts'
 import { builtFile } from '../kernel/addon.ts'
-import { BpfError, BpfObject, clockOffset, possibleCpus } from '../kernel/bpf-object.ts'
+import { BpfError, BpfObject, clockOffset, patiently, possibleCpus } from '../kernel/bpf-object.ts'
 import { type Promiscuity, promiscuous } from '../kernel/packet-socket.ts'
 import { RingBuffer } from '../kernel/ring-buffer.ts'
 import { type Drop, emptyDrop, type Name } from '../samples/drop.ts'
@@ -91,6 +91,8 @@ interface Place {
 interface Port {
   readonly port: BpfPort
   readonly place: Place
+  /** By direction. */
+  readonly rates: Uint32Array<ArrayBuffer>
   readonly attachments: number[]
   readonly promiscuity: Promiscuity | undefined
   readonly counts: PortCounts
@@ -250,15 +252,30 @@ export class BpfSamples {
    */
   async add(port: BpfPort): Promise<string | undefined> {
     const { ifIndex, name, rate } = port
+    const rates = Uint32Array.of(rate, rate)
     const counts = { packets: 0, chosen: 0, lost: 0 }
     const promiscuity = port.promiscuous ? promiscuous(ifIndex, name) : undefined
     const place = this.#placeOf(ifIndex)
-    const state: Port = { port, place, attachments: [], promiscuity, counts, notFollowed: 0, uncharged: 0 }
+    const state: Port = {
+      port,
+      place,
+      rates,
+      attachments: [],
+      promiscuity,
+      counts,
+      notFollowed: 0,
+      uncharged: 0,
+    }
     this.#ports.set(ifIndex, state)
-    this.#write(place, ifIndex, port.forwards)
-    this.setRate(ifIndex, rate)
+    // It may be removed while it waits.
+    const whileWanted = (update: () => void) =>
+      patiently(() => {
+        if (this.#ports.get(ifIndex) === state) update()
+      })
     try {
       return await this.#inTurn(async () => {
+        await whileWanted(() => this.#write(place, ifIndex, port.forwards))
+        await whileWanted(() => this.#tune(ifIndex, state.rates))
         const warnings: string[] = []
         for (const direction of DIRECTIONS) {
           const warning = await this.#attach(state, direction)
@@ -275,7 +292,15 @@ export class BpfSamples {
   /** Changes the rates of a sampled interface while its programs run; 0 takes nothing in that direction. */
   setRate(ifIndex: number, ingress: number, egress = ingress): void {
     const rates = Uint32Array.of(ingress, egress)
-    this.#object.update('rates', keyOf(ifIndex), new Uint8Array(rates.buffer))
+    // One that is being added will have these.
+    this.#ports.get(ifIndex)?.rates.set(rates)
+    this.#tune(ifIndex, rates)
+  }
+
+  /** Tells the programs the rates of an interface; without some it has no samples. */
+  #tune(ifIndex: number, rates?: Uint32Array<ArrayBuffer>): void {
+    if (rates === undefined) this.#object.remove('rates', keyOf(ifIndex))
+    else this.#object.update('rates', keyOf(ifIndex), new Uint8Array(rates.buffer))
     Atomics.add(this.#control, CONTROL.generation / 4, 1)
   }
 
@@ -286,7 +311,8 @@ export class BpfSamples {
   async remove(ifIndex: number): Promise<void> {
     const state = this.#ports.get(ifIndex)
     if (state === undefined) return
-    this.setRate(ifIndex, 0)
+    // Needs no memory.
+    this.#tune(ifIndex)
     this.#count(state)
     this.#ring.drain()
     this.#takeBack(event => this.#slots!.view.getUint32(event + PACKET_EVENT.ifindex, true) === ifIndex)
@@ -294,7 +320,6 @@ export class BpfSamples {
     this.#chosenBefore += state.counts.chosen
     if (state.place.map === 'ports') this.#write(state.place, 0)
     else this.#object.remove(state.place.map, keyOf(state.place.key))
-    this.#object.remove('rates', keyOf(ifIndex))
     state.promiscuity?.close()
     await this.#inTurn(async () => {
       for (const attachment of state.attachments) await this.#object.detach(attachment)

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { builtFile } from '../../agent/kernel/addon.ts'
-import { BpfError, BpfObject, possibleCpus, tellingLine } from '../../agent/kernel/bpf-object.ts'
+import { BpfError, BpfObject, patiently, possibleCpus, tellingLine } from '../../agent/kernel/bpf-object.ts'
 import { PORT_STATE } from '../../agent/wire/bpf/layout.ts'
 
 const bytes = readFileSync(builtFile('bpf/sample.bpf.o'))
@@ -146,5 +146,36 @@ describe('closed', () => {
     const closed = object.close()
     await assert.rejects(nowhere, { code: 'ENODEV' })
     await closed
+  })
+})
+
+describe('an update for which the kernel has no memory', () => {
+  const refusing = (times: number, errno: number) => {
+    let attempts = 0
+    const update = () => {
+      if (++attempts <= times) throw new BpfError(errno, 'update rates', '')
+    }
+    return { update, attempts: () => attempts }
+  }
+  const [ENOMEM, E2BIG] = [12, 7]
+
+  test('is done when it has some', async () => {
+    const { update, attempts } = refusing(4, ENOMEM)
+    await patiently(update)
+    assert.equal(attempts(), 5)
+  })
+
+  test('is given up after a second or so', async () => {
+    const { update } = refusing(Number.POSITIVE_INFINITY, ENOMEM)
+    const start = performance.now()
+    await assert.rejects(patiently(update), { code: 'ENOMEM' })
+    const ms = performance.now() - start
+    assert.ok(ms >= 1000 && ms < 5000, `${ms} ms`)
+  })
+
+  test('another error is told at once', async () => {
+    const { update, attempts } = refusing(1, E2BIG)
+    await assert.rejects(patiently(update), { code: 'E2BIG' })
+    assert.equal(attempts(), 1)
   })
 })

@@ -365,6 +365,18 @@ describe('while the programs run', () => {
     assert.equal(await driver.call('counts', 4000), undefined)
   })
 
+  test('an interface for which the maps have no room is refused, and nothing is left of it', async t => {
+    const lab = makeLab(t)
+    const driver = await BpfDriver.start(t, lab.host.namespace)
+    await driver.call('fillRates')
+    const { ifIndex } = lab.host.eth0
+    await assert.rejects(driver.call('add', { ...ordinary(ifIndex), promiscuous: true }), { code: 'E2BIG' })
+    assert.equal(await driver.call('counts', ifIndex), undefined)
+    assert.equal(promiscuity(lab), '0')
+    assert.equal(attached(lab), '')
+    await driver.call('stop')
+  })
+
   test('another agent, started before or after, takes nothing away', async t => {
     const { lab, driver, ifIndex } = await sampling(t, {})
     const other = await BpfDriver.start(t, lab.host.namespace, { instance: 1 })
@@ -379,10 +391,9 @@ describe('while the programs run', () => {
 
   test('promiscuous as long as it is sampled', async t => {
     const { lab, driver, ifIndex } = await sampling(t, { promiscuous: true })
-    const promiscuity = () => /promiscuity (\d+)/.exec(ip(`-n ${lab.host.namespace} -d link show eth0`))![1]
-    assert.equal(promiscuity(), '1')
+    assert.equal(promiscuity(lab), '1')
     await driver.call('remove', ifIndex)
-    assert.equal(promiscuity(), '0')
+    assert.equal(promiscuity(lab), '0')
   })
 })
 
@@ -539,6 +550,10 @@ test('what was loaded is given back when the kernel refuses a trace point', asyn
   assert.ok(loaded > 0)
   assert.deepEqual(programs(), [])
 })
+
+function promiscuity({ host }: Lab): string {
+  return /promiscuity (\d+)/.exec(ip(`-n ${host.namespace} -d link show eth0`))![1]!
+}
 
 /** What is at the tc hooks of the host's eth0, whether it came there by TCX or by clsact. */
 function attached({ host }: Lab): string {

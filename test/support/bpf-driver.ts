@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { Classifier } from '../../agent/drops/classifier.ts'
 import { DropNames } from '../../agent/drops/drop-names.ts'
 import { Ledger } from '../../agent/health/ledger.ts'
+import { BpfError, patiently } from '../../agent/kernel/bpf-object.ts'
 import { type Drop, Names } from '../../agent/samples/drop.ts'
 import type { PacketSample } from '../../agent/samples/packet-sample.ts'
 import { BpfSamples } from '../../agent/sources/bpf-samples.ts'
@@ -44,6 +45,17 @@ const EXTRAS = {
     deliveredBefore = source!.delivered
     countedBefore = new Map(ledger.entries().map(({ cause, count }) => [cause, count]))
     pools.clear()
+  },
+  /** Takes all the room that the map of rates has, for interfaces that there are not. */
+  fillRates: async () => {
+    for (let ifIndex = 1 << 20; ; ifIndex++) {
+      try {
+        await patiently(() => source!.setRate(ifIndex, 1))
+      } catch (error) {
+        if (error instanceof BpfError && error.code === 'E2BIG') return
+        throw error
+      }
+    }
   },
   /** Samples so far, lost samples that they told of, and how many had each value in their 15th octet. */
   tally: () => ({ delivered: source!.delivered - deliveredBefore, told, byOctet }),
