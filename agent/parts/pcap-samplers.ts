@@ -46,7 +46,10 @@ interface Placed {
 export class PcapSamplers {
   readonly #options: PcapSamplersOptions
   readonly #placed = new Map<number, Placed>()
-  /** Interfaces that are to be sampled and cannot be: the rate, and why. */
+  /**
+   * Interfaces that are to be sampled and cannot be: the rate, and why. One whose programs were removed by others is
+   * placed all the same, until they are back.
+   */
   readonly #refused = new Map<number, { readonly rate: number; readonly problem: string }>()
   /** Why BPF is not used, until that is told. */
   #withoutBpf: string | undefined
@@ -193,7 +196,10 @@ export class PcapSamplers {
     const before = this.#placed.get(ifIndex)
     const isSame = before?.promiscuous === promiscuous && before.forwards === forwards
     if (rate === (before?.rate ?? 0) && (rate === 0 || isSame)) return
-    this.#refused.delete(ifIndex)
+    // At another rate, programs that cannot be put back are not there either.
+    const missing = rate > 0 && isSame ? this.#refused.get(ifIndex)?.problem : undefined
+    if (missing === undefined) this.#refused.delete(ifIndex)
+    else this.#refused.set(ifIndex, { rate, problem: missing })
     // Not before: each change of one interface comes by here for all of them.
     const log = this.#options.log.child({ part: 'pcap', interface: name })
     if (rate === 0) this.#placed.delete(ifIndex)
@@ -209,7 +215,9 @@ export class PcapSamplers {
       }
       if (rate > 0) this.#tellOfPacketSockets()
       const by = source instanceof BpfSamples ? 'BPF' : 'a packet socket'
-      if (rate > 0) log.info({ why, reason }, `${name} is sampled 1 in ${rate} by ${by}`)
+      if (missing !== undefined)
+        log.warn({ why, reason }, `${name} is to be sampled 1 in ${rate}: ${missing}`)
+      else if (rate > 0) log.info({ why, reason }, `${name} is sampled 1 in ${rate} by ${by}`)
       else log.info({ why, reason }, `${name} is not sampled any more`)
     } catch (error) {
       this.#placed.delete(ifIndex)

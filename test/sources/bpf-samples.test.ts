@@ -12,7 +12,7 @@ import { emptyPacketSample, INTERNAL_INTERFACE } from '../../agent/samples/packe
 import { type BpfPort, BpfSamples } from '../../agent/sources/bpf-samples.ts'
 import { BpfDriver, type DriverOptions, type Seen } from '../support/bpf-driver.ts'
 import { inGuest, kernelAtLeast, run } from '../support/guest.ts'
-import { ifIndexOf, ip, type Lab, linkCounts, makeLab, startAgent, until } from '../support/lab.ts'
+import { ifIndexOf, ip, type Lab, linkCounts, makeLab, runWeir, until } from '../support/lab.ts'
 import { ip4Header } from '../support/packets.ts'
 
 const SOCK_RAW = 3
@@ -467,15 +467,47 @@ test('the agent tells of programs that others have removed, and counts them', as
   if (kernelAtLeast(6, 6)) return t.skip('programs by TCX have nothing to do with a clsact')
   const lab = makeLab(t)
   const { namespace } = lab.host
-  const agent = startAgent(
-    t,
-    lab,
-    `collector { ip = ${lab.peer.mgmt0.ipv4} } pcap { dev = eth0 sampling = 1 }`,
-  )
+  const file = join(lab.folder, 'weir.conf')
+  const control = join(lab.folder, 'control.sock')
+  const write = (rate: number) =>
+    writeFileSync(
+      file,
+      `sFlow { collector { ip = ${lab.peer.mgmt0.ipv4} } pcap { dev = eth0 sampling = ${rate} } }`,
+    )
+  write(1)
+  const inside = ['ip', 'netns', 'exec', namespace]
+  const agent = runWeir(t, inside, ['run', '-f', file, '--control', control])
   await agent.line(/^eth0 is sampled 1 in 1 by BPF$/)
-  ip(`netns exec ${namespace} tc qdisc del dev eth0 clsact`)
+  const tc = (text: string) => ip(`netns exec ${namespace} tc qdisc ${text}`)
+  tc('del dev eth0 clsact')
   const { repairs } = await agent.line(/^the BPF programs of eth0 were removed by others: put back$/)
   assert.equal(repairs, 1)
+
+  // An ingress qdisc is in the way: the programs are missing at any rate, and come back when it has gone.
+  const before = agent.log.length
+  run(
+    'ip',
+    ...inside.slice(1),
+    'sh',
+    '-c',
+    "printf 'qdisc del dev eth0 clsact\\nqdisc add dev eth0 ingress\\n' | tc -b -",
+  )
+  await agent.line(/^eth0 is not sampled, its programs were removed by others: add clsact: /, before)
+  write(2)
+  agent.child.kill('SIGHUP')
+  await agent.line(/^eth0 is to be sampled 1 in 2: add clsact: /, before)
+  const status = async () => {
+    const command = runWeir(t, [], ['status', '--json', '--socket', control])
+    await command.ended
+    return (JSON.parse(command.stdout) as { interfaces: { problem: string | null; rate: number }[] })
+      .interfaces
+  }
+  const [missing] = await status()
+  assert.match(missing!.problem!, /^add clsact: /)
+  assert.equal(missing!.rate, 2)
+  tc('del dev eth0 ingress')
+  await agent.line(/^the BPF programs of eth0 were removed by others: put back$/, before)
+  assert.equal((await status())[0]!.problem, null)
   assert.equal((await agent.stop()).exit, 0)
   assert.equal(attached(lab), '')
 })
