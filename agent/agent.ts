@@ -93,7 +93,7 @@ export class Agent {
     this.#config = config
     this.#log = log
     const { ledger } = this
-    const own = new OwnDatagrams()
+    const own = new OwnDatagrams(log)
     this.#interfaces = new Interfaces({ log })
     this.#innerHeader.enabled = config.innerHeader
     this.#bridgeVlans = new BridgeVlans(this.#interfaces, log)

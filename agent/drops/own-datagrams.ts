@@ -1,3 +1,4 @@
+import { type Logger, RateLimitedLog } from '../health/log.ts'
 import type { Drop } from '../samples/drop.ts'
 import { byteAt, ipOffset } from './packet-bytes.ts'
 
@@ -22,6 +23,8 @@ export interface OwnFilter {
   removeOwn(socket: OwnSocket): void
 }
 
+/** A datagram may wait for a neighbour, for three seconds by default, and be dropped when its socket is closed. */
+const WAITING_MS = 5000
 const IPPROTO_UDP = 17
 /** Version 4, no options. */
 const PLAIN_IPV4 = 0x45
@@ -31,22 +34,40 @@ const IPV6_ENDS = { offset: 8, bytes: 36 } as const
 export class OwnDatagrams {
   #sockets: readonly OwnSocket[] = []
   #filter: OwnFilter | undefined
+  readonly #log: Logger
+  readonly #limited = new RateLimitedLog()
 
-  /** Knows the datagrams of this socket, until it is closed; gives the socket. */
+  constructor(log: Logger) {
+    this.#log = log.child({ part: 'own-datagrams' })
+  }
+
+  /** Knows the datagrams of this socket, until five seconds after it is closed; gives the socket. */
   readonly watch = <Socket extends OwnSocket>(socket: Socket): Socket => {
     this.#sockets = [...this.#sockets, socket]
-    this.#filter?.addOwn(socket)
-    socket.onClose = () => {
-      this.#sockets = this.#sockets.filter(one => one !== socket)
-      this.#filter?.removeOwn(socket)
-    }
+    this.#tell('addOwn', socket)
+    socket.onClose = () => void setTimeout(() => this.#forget(socket), WAITING_MS).unref()
     return socket
+  }
+
+  #forget(socket: OwnSocket): void {
+    this.#sockets = this.#sockets.filter(one => one !== socket)
+    this.#tell('removeOwn', socket)
+  }
+
+  /** What the filter does not take is left out here all the same. */
+  #tell(what: keyof OwnFilter, socket: OwnSocket): void {
+    try {
+      this.#filter?.[what](socket)
+    } catch (error) {
+      const line = `own datagrams are left out behind the kernel, not in it: ${(error as Error).message}`
+      this.#limited.line(line, held => this.#log.warn({ held }, line))
+    }
   }
 
   /** Tells `filter` of the sockets that there are, and of each that comes or goes; undefined: nobody any more. */
   tell(filter: OwnFilter | undefined): void {
     this.#filter = filter
-    for (const socket of this.#sockets) filter?.addOwn(socket)
+    for (const socket of this.#sockets) this.#tell('addOwn', socket)
   }
 
   /** Whether the packet is a datagram of one of the sockets, by its addresses and ports. Allocates nothing. */
@@ -57,7 +78,12 @@ export class OwnDatagrams {
     if (at < 0 || byteAt(drop, at + (isIp4 ? 9 : 6)) !== IPPROTO_UDP || (!isIp4 && first >> 4 !== 6))
       return false
     const { offset, bytes } = isIp4 ? IPV4_ENDS : IPV6_ENDS
-    return this.#sockets.some(({ ends }) => ends.length === bytes && isAt(drop, at + offset, ends))
+    const sockets = this.#sockets
+    for (let i = 0; i < sockets.length; i++) {
+      const { ends } = sockets[i]!
+      if (ends.length === bytes && isAt(drop, at + offset, ends)) return true
+    }
+    return false
   }
 }
 

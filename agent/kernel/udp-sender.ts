@@ -188,8 +188,8 @@ export class UdpSender {
 
   /** May be called twice. */
   close(): void {
-    this.onClose?.()
     this.#socket.close()
+    this.onClose?.()
   }
 }
 

@@ -133,8 +133,9 @@ export class DropReports {
     const wanted = this.#current
     const log = this.#options.log.child({ part: 'dropmon' })
     this.#state = 'starting'
+    let bpf: BpfDrops | undefined
     try {
-      const bpf = await this.#openBpf(dropmon, headerBytes)
+      bpf = await this.#openBpf(dropmon, headerBytes)
       if (this.#current !== wanted) {
         await bpf.stop()
         return
@@ -151,6 +152,8 @@ export class DropReports {
       const where = everywhere ? 'of all network namespaces' : 'of this network namespace'
       log.info({ feeds }, `listening for dropped packets ${where} by BPF${without}`)
     } catch (error) {
+      this.#options.own.tell(undefined)
+      await bpf?.stop()
       if (this.#current !== wanted) return
       const { message } = error as Error
       if (dropmon.source === 'ebpf') {

@@ -1,13 +1,25 @@
 import assert from 'node:assert/strict'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
+import { readdirSync, readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
+import { loadConfig } from '../../agent/config/load.ts'
+import { DropNames } from '../../agent/drops/drop-names.ts'
 import { OwnDatagrams } from '../../agent/drops/own-datagrams.ts'
+import { Datagrams } from '../../agent/export/datagrams.ts'
+import { Ledger } from '../../agent/health/ledger.ts'
+import { createLogger } from '../../agent/health/log.ts'
+import { Interfaces } from '../../agent/interfaces.ts'
 import { UdpSender } from '../../agent/kernel/udp-sender.ts'
-import { type Drop, emptyDrop } from '../../agent/samples/drop.ts'
+import { DropReports } from '../../agent/parts/drop-reports.ts'
+import { type Drop, emptyDrop, Names } from '../../agent/samples/drop.ts'
 import { HEADER_PROTOCOL } from '../../agent/samples/packet-sample.ts'
+import { BpfDrops, type DropReceiver } from '../../agent/sources/bpf-drops.ts'
 import { parseIp4, parseIp6 } from '../../agent/wire/addresses.ts'
+import { until } from '../support/lab.ts'
 
+/** What nobody calls before the programs begin. */
+const UNUSED = {} as DropReceiver
 const IP4 = { type: 'udp4', here: '127.0.0.1', other: '127.0.0.2' } as const
 const IP6 = { type: 'udp6', here: '::1', other: '::2' } as const
 
@@ -46,6 +58,92 @@ function drop(bytes: Uint8Array, headerProtocol: number): Drop {
   return { ...emptyDrop(), headerProtocol, headerWords, headerOffset: 8, headerLength: bytes.length }
 }
 
+test('a filter that refuses does no harm: the kernel has room for so many sockets', {
+  skip: process.getuid!() === 0 ? false : 'needs root',
+}, async t => {
+  const lines: { msg: string }[] = []
+  const names = new Names()
+  const filter = await BpfDrops.open({
+    receiver: { ...UNUSED, leftOutByReason: () => undefined, share: 1 },
+    names,
+    words: new DropNames(names),
+    interfaces: new Set<number>(),
+    ledger: new Ledger(),
+    software: true,
+    hardware: false,
+    headerBytes: 128,
+    limit: 100,
+  })
+  t.after(() => filter.stop())
+  for (let i = 1; i <= 2048; i++) {
+    const number = Uint8Array.of(i >> 8, i & 255, 0, 0)
+    filter.addOwn({ cookie: Uint8Array.of(...number, 0, 0, 0, 1), ends: number, onClose: undefined })
+  }
+  const own = new OwnDatagrams(
+    createLogger('info', { stream: { write: line => lines.push(JSON.parse(line)) } }),
+  )
+  own.tell(filter)
+  const sockets = () => readdirSync('/proc/self/fd').length
+  const before = sockets()
+  const sender = own.watch(UdpSender.open({ address: '127.0.0.1', port: 9 }))
+  own.tell(filter)
+  assert.equal(sockets(), before + 1)
+  assert.deepEqual(
+    lines.map(({ msg }) => msg),
+    [
+      'own datagrams are left out behind the kernel, not in it: update own_sockets: E2BIG (argument list too long)',
+    ],
+  )
+  const [source, destination] = [sender.ends.subarray(0, 4).join('.'), '127.0.0.1']
+  const [sourcePort, port] = [new DataView(sender.ends.buffer).getUint16(8), 9]
+  const bytes = packet({ source, destination, sourcePort, port })
+  assert.equal(own.has(drop(bytes, HEADER_PROTOCOL.ipv4)), true)
+  sender.close()
+  assert.equal(sockets(), before)
+})
+
+test('a start that fails behind the loading leaves no program in the kernel', {
+  skip: process.getuid!() === 0 ? false : 'needs root',
+}, async t => {
+  const log = createLogger('fatal')
+  const ledger = new Ledger()
+  const own = new OwnDatagrams(log)
+  const programs = () =>
+    readdirSync('/proc/self/fdinfo').filter(fd => {
+      try {
+        return readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8').includes('prog_tag:')
+      } catch {
+        return false
+      }
+    }).length
+  const before = programs()
+  let seen = before
+  const drops = new DropReports({
+    datagrams: new Datagrams(
+      { agentAddress: Uint8Array.of(192, 0, 2, 1), subAgentId: 0, maxBytes: 1400, flushMs: 1000 },
+      () => {},
+      () => 0,
+    ),
+    interfaces: new Interfaces({ log }),
+    ledger,
+    log,
+    own,
+    takeFollowed: () => {
+      seen = programs()
+      if (seen > before) throw new Error('a sampler that is gone')
+    },
+  })
+  t.after(() => drops.stop())
+  const { config } = loadConfig(
+    'sFlow { collector { ip = 192.0.2.1 } dropmon { source = ebpf hw = off } }',
+    'weir.conf',
+  )
+  await drops.change(config!.dropmon, 128)
+  await until('the refusal', () => drops.sources().some(({ state }) => state === 'refused'))
+  assert.ok(seen > before)
+  assert.equal(programs(), before)
+})
+
 describe('datagrams of a socket are known by their ends', () => {
   for (const { type, here, other } of [IP4, IP6]) {
     test(type, async t => {
@@ -54,7 +152,7 @@ describe('datagrams of a socket are known by their ends', () => {
       receiver.bind(0, here)
       await once(receiver, 'listening')
       const { port } = receiver.address()
-      const own = new OwnDatagrams()
+      const own = new OwnDatagrams(createLogger('error'))
       const sender = own.watch(UdpSender.open({ address: here, port }))
       t.after(() => sender.close())
       sender.send(new ArrayBuffer(8), Int32Array.of(0, 8), 1)
@@ -85,7 +183,11 @@ describe('datagrams of a socket are known by their ends', () => {
       for (let length = 0; length < bytes.length; length++)
         assert.equal(own.has(drop(bytes.subarray(0, length), plain)), false, `${length} bytes`)
 
+      t.mock.timers.enable({ apis: ['setTimeout'] })
       sender.close()
+      t.mock.timers.tick(4999)
+      assert.equal(has({}), true, 'one may wait for a neighbour')
+      t.mock.timers.tick(1)
       assert.equal(has({}), false, 'the socket is closed')
     })
   }

@@ -154,11 +154,15 @@ describe('a receiver out of reach', () => {
 
   test('closed: counted, and closing again does nothing', () => {
     const sender = UdpSender.open({ address: '127.0.0.1', port: 9 })
-    sender.close()
-    sender.close()
+    sender.onClose = () => {
+      throw new Error('told of it')
+    }
+    assert.throws(() => sender.close(), /told of it/)
     const { memory, spans } = datagrams(3, 100)
     assert.equal(sender.send(memory, spans, 3), 0)
     assert.deepEqual([...sender.errors], [['EBADF', 3]])
+    sender.onClose = undefined
+    sender.close()
   })
 })
 

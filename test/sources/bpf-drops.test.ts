@@ -157,12 +157,22 @@ test('datagrams of the agent to collectors that do not answer make no more of th
     const { drops } = (await agent.status()) as unknown as { drops: DropStatus }
     return drops.leftOut['own-datagram'] ?? 0
   }
+  // What waits for the neighbour is dropped when its collector is gone.
+  lab.run('sysctl', '-qw', 'net.ipv4.neigh.vd.retrans_time_ms=700')
+  lab.run('ip', 'neighbour', 'flush', 'to', '192.0.2.77')
+  const waiting = () => lab.run('ip', 'neighbour', 'show', 'to', '192.0.2.77')
+  lab.send(lab.frame({ etherType: 0x88b5 }), SAMPLED, 'vout')
+  await until('a neighbour that is looked for', () => waiting().includes('INCOMPLETE'))
+  agent.change('pcap { dev = vout sampling = 1 } dropmon { limit = 10 hw = off }')
+  await until('one collector', async () => ((await agent.status()).collectors as unknown[]).length === 1)
+  assert.match(waiting(), /INCOMPLETE/)
+  await until('a neighbour that is not found', () => waiting().includes('FAILED'))
   const { status } = await endDrops(agent, collector)
   t.diagnostic(JSON.stringify(status))
   // Nor are they among what the limit holds back.
   assert.deepEqual(
     status.by.map(({ reason, offered }) => [reason, offered]),
-    [['UNHANDLED_PROTO', 2 * SAMPLED]],
+    [['UNHANDLED_PROTO', 3 * SAMPLED]],
   )
   assert.ok(dropsOf(collector).every(({ linux }) => linux === 'UNHANDLED_PROTO'))
 })
