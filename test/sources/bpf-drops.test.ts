@@ -158,7 +158,7 @@ test('datagrams of the agent to collectors that do not answer make no more of th
     return drops.leftOut['own-datagram'] ?? 0
   }
   // What waits for the neighbour is dropped when its collector is gone.
-  lab.run('sysctl', '-qw', 'net.ipv4.neigh.vd.retrans_time_ms=700')
+  lab.run('sysctl', '-qw', 'net.ipv4.neigh.vd.retrans_time_ms=1000')
   lab.run('ip', 'neighbour', 'flush', 'to', '192.0.2.77')
   const waiting = () => lab.run('ip', 'neighbour', 'show', 'to', '192.0.2.77')
   lab.send(lab.frame({ etherType: 0x88b5 }), SAMPLED, 'vout')
