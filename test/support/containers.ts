@@ -292,17 +292,17 @@ export async function startLibvirt(scope: Scope, folder: string, namespace: stri
     join(base, 'libvirtd.conf'),
     `unix_sock_dir="${base}/sock"\nauth_unix_ro="none"\nauth_unix_rw="none"\n`,
   )
-  mkdirSync('/run/libvirt', { recursive: true })
-  mkdirSync('/var/lib/libvirt', { recursive: true })
-  mkdirSync('/var/cache/libvirt', { recursive: true })
-  const binds = [
-    ['passwd', '/etc/passwd'],
-    ['group', '/etc/group'],
+  const folders = [
     ['etc', '/etc/libvirt'],
     ['run', '/run/libvirt'],
     ['lib', '/var/lib/libvirt'],
     ['cache', '/var/cache/libvirt'],
-  ].map(([from, to]) => `mount --bind ${base}/${from} ${to}`)
+  ] as const
+  // The package of the daemon alone makes none of them.
+  for (const [, folder] of folders) mkdirSync(folder, { recursive: true })
+  const binds = [['passwd', '/etc/passwd'], ['group', '/etc/group'], ...folders].map(
+    ([from, to]) => `mount --bind ${base}/${from} ${to}`,
+  )
   const script = `${binds.join(' && ')} && exec libvirtd -f ${base}/libvirtd.conf -p ${base}/pid`
   startDaemon(scope, base, [...inNamespace(namespace), 'unshare', '--mount', 'sh', '-c', script])
   await listening(join(base, 'sock/libvirt-sock'), join(base, 'nsenter.log'))
