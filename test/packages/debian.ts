@@ -6,7 +6,16 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { version } from '../../agent/version.ts'
 import { makeLab } from '../support/lab.ts'
-import { agentOf, collectorOf, configuration, difference, expectSamples, status, USER } from './installed.ts'
+import {
+  agentOf,
+  assertEnded,
+  collectorOf,
+  configuration,
+  difference,
+  expectSamples,
+  status,
+  USER,
+} from './installed.ts'
 import { NEXT, packageFile, Root, type SystemName } from './root.ts'
 
 /** Declares the test for this release. */
@@ -57,7 +66,7 @@ export function testsOn(suite: SystemName): void {
 
     const last = agentOf(root)
     root.must('dpkg --remove weir 2>&1')
-    assert.equal(existsSync(`/proc/${last}`), false, 'the agent runs on')
+    assertEnded(last)
     assert.equal(existsSync(join(root.path, 'usr/lib/weir')), false)
     assert.ok(existsSync(join(root.path, 'etc/weir.conf')), 'remove keeps the configuration')
     root.must('dpkg --purge weir 2>&1')

@@ -1,5 +1,6 @@
 /** What is expected of an agent that was installed into a clean system, whatever brought it there. */
-import { readFileSync } from 'node:fs'
+import assert from 'node:assert/strict'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { SFLOW_PORT } from '../../agent/wire/sflow/datagram.ts'
@@ -57,4 +58,10 @@ export function status(pid: number, field: string): string {
 export function difference(files: readonly string[], others: readonly string[]): string[] {
   const known = new Set(others)
   return files.filter(file => !known.has(file))
+}
+
+/** The process has ended: it is gone, or only its parent, this machine's first process, has not taken notice yet. */
+export function assertEnded(pid: number): void {
+  const isLeft = existsSync(`/proc/${pid}`) && !status(pid, 'State').startsWith('Z')
+  assert.equal(isLeft, false, `process ${pid} runs on`)
 }

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { version } from '../../agent/version.ts'
 import { makeLab } from '../support/lab.ts'
-import { agentOf, collectorOf, configuration, difference, expectSamples } from './installed.ts'
+import { agentOf, assertEnded, collectorOf, configuration, difference, expectSamples } from './installed.ts'
 import { packageFile, Root } from './root.ts'
 
 test('rpm: installed, run and removed', async t => {
@@ -33,7 +33,7 @@ test('rpm: installed, run and removed', async t => {
   await expectSamples(lab, collector)
   const pid = agentOf(root)
   root.must('/etc/init.d/weir stop')
-  assert.equal(existsSync(`/proc/${pid}`), false)
+  assertEnded(pid)
   rpm('--erase', '--nodeps', 'weir')
   // Folders that other packages of an rpm system bring.
   const others = ['./usr/lib/sysusers.d', './usr/share/zsh', './usr/share/zsh/site-functions']

@@ -58,7 +58,7 @@ interface Job {
 /** Does the job in a guest, and once more, in another one, what fails; true when every test has passed. */
 async function runTests(job: Job, options: Options): Promise<boolean> {
   const { passed, failed } = await runGuest(job, options)
-  if (passed) return true
+  if (passed || isStopped) return passed
   const say = (line: string) => console.log(`[${job.image.name}] ${line}`)
   return onceMore(failed, say, async files => (await runGuest({ ...job, files }, options)).passed)
 }
@@ -180,6 +180,7 @@ function qemu(image: Image, out: string, root: string): string[] {
 }
 
 const machines = new Set<ChildProcess>()
+let isStopped = false
 
 /** Starts a guest that dies with this process, whatever ends it. */
 function spawnMachine(command: readonly string[], stdio: StdioOptions): ChildProcess {
@@ -234,7 +235,7 @@ async function main(): Promise<number> {
       : images.map(image => ({ image, files, system: files.every(isOfPackages) ? installed() : HERE }))
   let failed = false
   const next = async () => {
-    for (let one = jobs.shift(); one !== undefined; one = jobs.shift()) {
+    for (let one = jobs.shift(); one !== undefined && !isStopped; one = jobs.shift()) {
       if (!(await runTests(one, options))) failed = true
     }
   }
@@ -302,6 +303,7 @@ function inParts<T>(all: readonly T[], parts: number): T[][] {
 // A guest that is killed ends like one that crashed: its run fails, and what it left is cleared away.
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.on(signal, () => {
+    isStopped = true
     for (const machine of machines) machine.kill('SIGKILL')
   })
 }
