@@ -38,7 +38,7 @@ export class OwnDatagrams {
   readonly #limited = new RateLimitedLog()
 
   constructor(log: Logger) {
-    this.#log = log.child({ part: 'own-datagrams' })
+    this.#log = log.child({ part: 'dropmon' })
   }
 
   /** Knows the datagrams of this socket, until five seconds after it is closed; gives the socket. */

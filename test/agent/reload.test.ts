@@ -13,6 +13,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { findRecord } from '../../agent/wire/sflow/block.ts'
 import { SFLOW_PORT } from '../../agent/wire/sflow/datagram.ts'
 import { sampledHeader } from '../../agent/wire/sflow/flow/header.ts'
@@ -270,7 +271,14 @@ test('a file that says the same: what was refused is tried again', async t => {
   await agent.line(/^running$/)
   // Enough to read a file, and too little for BPF.
   const { pid } = agent.child
-  const open = new Set(readdirSync(`/proc/${pid}/fd`).map(Number))
+  // Those that it keeps: files that it polls come and go.
+  const descriptors = () => readdirSync(`/proc/${pid}/fd`).map(Number)
+  const open = new Set(descriptors())
+  for (let look = 0; look < 20; look++) {
+    await sleep(25)
+    const now = descriptors()
+    for (const descriptor of open) if (!now.includes(descriptor)) open.delete(descriptor)
+  }
   const free = Array.from({ length: open.size + 4 }, (_, i) => i).filter(descriptor => !open.has(descriptor))
   const limit = (descriptors: string) =>
     execFileSync('prlimit', ['--pid', `${pid}`, `--nofile=${descriptors}:`])
