@@ -54,33 +54,35 @@ if (what === 'all' || what === 'unit') {
     run: () => runFiles(['--test-timeout=120000', '--test-concurrency=2'], files),
   })
 }
+/** What `what` runs in virtual machines, as arguments of test/vm/run.ts. */
+const GUESTS: Readonly<Record<string, { name: string; args: string[] }>> = {
+  all: { name: 'kernels in virtual machines, and a system with systemd', args: ['--installed'] },
+  vm: { name: 'kernels in virtual machines', args: [] },
+  packages: {
+    name: 'a system with systemd in a virtual machine',
+    args: ['--kernel', '6.12', ...find('test/packages/guest/*.test.ts')],
+  },
+}
+const guests = GUESTS[what]
+const runGuests = () => run(['test/vm/run.ts', ...guests!.args])
+
 if (what === 'all' || what === 'packages') {
   const files = find('test/packages/*.test.ts').filter(
     file => what === 'packages' || !ONLY_PACKAGES.includes(file),
   )
+  const runPackages = () => runFiles(['--test-timeout=300000', '--test-concurrency=2'], files)
   steps.push(
     {
       name: 'building packages, and clean systems to install them into',
       run: () => run(['test/packages/prepare.ts', what === 'packages' ? 'all' : 'here']),
     },
     {
-      name: `${files.length} files of tests of packages`,
-      run: () => runFiles(['--test-timeout=300000', '--test-concurrency=2'], files),
+      // Guests compute, and an installed agent is mostly waited for.
+      name: `${guests!.name}; beside them ${files.length} files of tests of packages`,
+      run: async () => Math.max(...(await Promise.all([runGuests(), runPackages()]))),
     },
   )
-}
-const GUESTS: Readonly<Record<string, Step>> = {
-  all: {
-    name: 'virtual machines: kernel tests, and a system with systemd to install into',
-    run: () => run(['test/vm/run.ts', '--installed']),
-  },
-  vm: { name: 'kernel tests in virtual machines', run: () => run(['test/vm/run.ts']) },
-  packages: {
-    name: 'a system with systemd in a virtual machine: install, reload, kill, upgrade, remove',
-    run: () => run(['test/vm/run.ts', '--kernel', '6.12', ...find('test/packages/guest/*.test.ts')]),
-  },
-}
-if (GUESTS[what] !== undefined) steps.push(GUESTS[what])
+} else if (guests !== undefined) steps.push({ name: guests.name, run: runGuests })
 if (steps.length === 0) {
   console.error(`test: unknown set '${what}'; give unit, vm, packages or all`)
   process.exit(2)
