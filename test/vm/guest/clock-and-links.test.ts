@@ -33,8 +33,7 @@ function settingsFor({ peer }: Lab): string {
     sampling.10G = 1
     collector { ip = ${peer.mgmt0.ipv4} udpport = ${UDP_PORT} }
     psample { }
-    tc { switchport = ^eth0$ sw = on }
-    pcap { dev = mgmt0 }`
+    tc { switchport = ^eth0$ sw = on }`
 }
 
 /** What classifies packets on the interfaces of the host: queueing disciplines and filters. */
@@ -76,7 +75,7 @@ test('the clock is set and all interfaces go: samples come again by themselves',
   const { host, peer } = lab
   const collector = listen(t, peer.namespace, { address: peer.mgmt0.ipv4, port: UDP_PORT })
   sink(t, host.namespace, { address: '0.0.0.0', port: TRAFFIC_PORT })
-  const agent = startAgent(t, lab, settingsFor(lab))
+  const agent = startAgent(t, lab, `${settingsFor(lab)} pcap { dev = mgmt0 }`)
   await agent.line(/^running$/)
   await expectSamples(lab, collector)
 
@@ -111,6 +110,7 @@ test('the clock is set and all interfaces go: samples come again by themselves',
 test('killed: `weir cleanup`, or the next one that ends, leaves the interfaces as they were', async t => {
   const lab = makeLab(t)
   const before = classifiers(lab)
+  // BPF programs go with their process, and reading the names of all functions takes an emulated processor ten seconds.
   const kill = async () => {
     const agent = startAgent(t, lab, settingsFor(lab))
     await until('a sampler', () => samplersOf(lab) === 1, PATIENCE_MS)

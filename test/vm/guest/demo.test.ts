@@ -8,7 +8,8 @@ modprobe('veth', 'sch_tbf')
 
 if (kernelAtLeast(6, 12)) {
   test('the demo follows packets by BPF', async () => {
-    const { output, messages } = await runDemo('--seconds', '5')
+    // Half of it goes by until an emulated processor has read the names of the functions that drop packets.
+    const { output, messages } = await runDemo('--seconds', '12')
     assert.match(messages, /packets are sampled by BPF/)
     checkRouter(output, 'some')
   })
