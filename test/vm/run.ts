@@ -308,7 +308,8 @@ function allJobs(images: readonly Image[], withInstalled: boolean): Job[] {
     console.log(
       `[${image.name}] ${dependent.length} of ${files.length} files: those that depend on the kernel`,
     )
-    jobs.push(...inParts(dependent, GUESTS_AT_ONCE).map(part => ({ image, system: HERE, files: part })))
+    // The longest ones first, so that the last ones end at about the same time.
+    jobs.unshift(...inParts(dependent, GUESTS_AT_ONCE).map(part => ({ image, system: HERE, files: part })))
   }
   return jobs
 }
