@@ -26,7 +26,7 @@ export async function runDemo(...options: string[]): Promise<{ output: string; m
 
 /**
  * What BPF tells of the router: both interfaces of a flow, its queue, and why packets were dropped. An emulated
- * processor decodes more slowly than the agent sends, so that datagrams are missed there: those are problems.
+ * processor decodes more slowly than the agent sends, so that datagrams are missed there: those are problems; and it may see only some of the reasons.
  */
 export function checkRouter(output: string, problems: '0' | 'some' = '0'): void {
   const summary =
@@ -40,7 +40,12 @@ export function checkRouter(output: string, problems: '0' | 'some' = '0'): void 
   assert.match(output, /lan0 +wan0 +UDP +192\.0\.2\.2 +198\.51\.100\.2:5002/)
   // A full queue delays by milliseconds.
   assert.match(output, /^ +wan0 +\d+ +[\d.]+ k?B +[\d.]+ kB +[\d.]+ [mµ]s +[\d.]+ ms$/m)
-  assert.match(output, /lan0 +\? +port_unreachable +NO_SOCKET +\d/)
-  assert.match(output, /lan0 +\? +ttl_exceeded +IP_INHDR +\d/)
-  assert.match(output, /lan0 +\? +net_unreachable +\w+ +\d/)
+  const reasons = [
+    /lan0 +\? +port_unreachable +NO_SOCKET +\d/,
+    /lan0 +\? +ttl_exceeded +IP_INHDR +\d/,
+    /lan0 +\? +net_unreachable +\w+ +\d/,
+  ]
+  const told = reasons.filter(reason => reason.test(output)).length
+  // The emulated one has read the names of the functions that drop packets when the traffic is nearly over.
+  assert.ok(told >= (problems === '0' ? reasons.length : 1), output)
 }
